@@ -1,0 +1,1 @@
+"""espalier: fit neural networks to the frame of the hardware."""

@@ -1,0 +1,71 @@
+"""What a weight may be: targets, and sets of admissible weights with their Euclidean projection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """A parameter, or the slice ``start:stop`` of one of its axes (a gate of a GRU, one of q, k, v).
+
+    Args:
+        parameter: Name as in ``model.named_parameters()``.
+        axis: Axis that is sliced; None takes the whole parameter.
+        start: First index of the slice.
+        stop: One past its last index.
+    """
+
+    parameter: str
+    axis: int | None = None
+    start: int | None = None
+    stop: int | None = None
+
+    def __str__(self) -> str:
+        return self.parameter if self.axis is None else f"{self.parameter}[{self.axis}:{self.start}:{self.stop}]"
+
+    def view(self, model: nn.Module) -> Tensor:
+        """Return the targeted part of the live parameter, sharing its memory."""
+        parameter = model.get_parameter(self.parameter).detach()
+        if self.axis is None:
+            return parameter
+        if self.start is None or self.stop is None:
+            raise ValueError(f"target {self} slices axis {self.axis} without start and stop; give both.")
+        return parameter.narrow(self.axis, self.start, self.stop - self.start)
+
+    def read(self, model: nn.Module) -> Tensor:
+        """Return a copy of the targeted weights."""
+        return self.view(model).clone()
+
+    def write(self, model: nn.Module, tensor: Tensor) -> None:
+        """Overwrite the targeted weights in place."""
+        self.view(model).copy_(tensor)
+
+
+Weights = Mapping[Target, Tensor]
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """A set of admissible weights, over one target or several.
+
+    A frozen set is a constraint as well: what is left of the set once its discrete choice (mask, signs, codebook) is made.
+    """
+
+    def project(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the nearest admissible weights (Euclidean), one tensor a target, same shapes; deterministic, ties by index."""
+        ...
+
+    def freeze(self, weights: Weights) -> "Constraint":
+        """Return the set that is left when the discrete choice that ``weights`` makes is kept."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values that ``load_state_dict`` takes back."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        ...

@@ -1,0 +1,112 @@
+"""Every figure that espalier records or logs: its name, unit, kind and better direction.
+
+A name is ``slash/separated``; names that carry a layer or an epoch's part end in ``/*`` here. A table's column, a record's metric and a key
+sent to W&B all come from this list, and a test holds everything logged against it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+Kind = Literal["accuracy", "counted", "modelled", "measured", "training"]
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one figure means.
+
+    Args:
+        name: Key in records, tables and W&B; a trailing ``/*`` stands for a layer's name.
+        unit: Unit as printed; ``""`` for a plain ratio.
+        kind: Where the figure comes from; figures of different kinds never share a column.
+        better: Direction of improvement.
+        meaning: One line for the reader.
+    """
+
+    name: str
+    unit: str
+    kind: Kind
+    better: Better
+    meaning: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("top1_pct", "%", "accuracy", "higher", "test accuracy of the final model, at the epoch that validation chose"),
+    Metric(
+        "top1_pct_best_test",
+        "%",
+        "accuracy",
+        "higher",
+        "best test accuracy over the last step's epochs: the papers' protocol",
+    ),
+    Metric("val/top1_pct", "%", "accuracy", "higher", "accuracy on the held-out split, of the model that was kept"),
+    Metric("val/loss", "nat", "accuracy", "lower", "cross entropy on the held-out split"),
+    Metric(
+        "test/top1_pct",
+        "%",
+        "accuracy",
+        "higher",
+        "test accuracy after an epoch (recorded where the paper selects on test)",
+    ),
+    Metric("train/loss", "nat", "training", "lower", "mean training loss over an epoch, penalty excluded"),
+    Metric("train/lr", "", "training", "neither", "learning rate at the end of an epoch"),
+    Metric("progress/epoch", "epoch", "training", "neither", "epochs trained so far, over all steps of the row"),
+    Metric("train/epochs", "epoch", "counted", "lower", "epochs that led to the final model, shared steps included"),
+    Metric("train/samples_per_sec", "1/s", "measured", "higher", "training images a second, over an epoch"),
+    Metric(
+        "hard/top1_pct",
+        "%",
+        "accuracy",
+        "higher",
+        "validation accuracy after projecting the weights, without retraining",
+    ),
+    Metric("hard/top1_pct_bn_recalibrated", "%", "accuracy", "higher", "the same after recalibrating BN statistics"),
+    Metric("admm/rho", "", "training", "neither", "penalty of the augmented Lagrangian"),
+    Metric("admm/residual_max", "", "training", "lower", "largest ||W-Z|| / ||W|| over the constrained layers"),
+    Metric("admm/residual/*", "", "training", "lower", "||W-Z|| / ||W|| of one layer"),
+    Metric("admm/change/*", "", "training", "lower", "||Z-Z_previous|| of one layer"),
+    Metric("map/snapped_pct", "%", "training", "neither", "share of the weights that a partial map has fixed to a level"),
+    Metric("weights", "", "counted", "lower", "weights without biases and normalisation"),
+    Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation"),
+    Metric("parameters", "", "counted", "lower", "all parameters"),
+    Metric("rate", "x", "counted", "higher", "weights / non-zero weights"),
+    Metric("weights_outside_set", "", "counted", "lower", "weights that lie outside the set frozen for them"),
+    Metric("bits_per_weight", "bit", "counted", "lower", "mean bits of a kept weight's value, indices excluded"),
+    Metric("macs", "MAC", "counted", "lower", "multiply-adds of one sample, zeros included"),
+    Metric("macs_effective", "MAC", "counted", "lower", "multiply-adds of one sample whose weight is not zero"),
+    Metric("stored_bytes", "B", "counted", "lower", "size of the packed checkpoint on disk, indices included"),
+    Metric("dense_bytes", "B", "counted", "lower", "size of the same model's dense fp32 checkpoint"),
+    Metric("size_ratio", "x", "counted", "higher", "dense fp32 file / packed file, indices included"),
+    Metric("latency_ms_p10", "ms", "measured", "lower", "10th percentile of one forward pass"),
+    Metric("latency_ms_p50", "ms", "measured", "lower", "median of one forward pass"),
+    Metric("latency_ms_p90", "ms", "measured", "lower", "90th percentile of one forward pass"),
+    Metric(
+        "check/largest_rise",
+        "",
+        "counted",
+        "lower",
+        "largest relative rise of the squared error over the rounds of an alternation",
+    ),
+    Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
+)
+
+
+def metric(name: str) -> Metric:
+    """Return the entry that describes ``name``.
+
+    Raises:
+        KeyError: No entry matches; the message names the file to add it to.
+    """
+    for entry in METRICS:
+        if entry.name == name or (entry.name.endswith("/*") and fnmatchcase(name, entry.name)):
+            return entry
+    raise KeyError(f"'{name}' is no metric of espalier; add it to espalier/metrics.py with its unit and better direction.")
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Return those of ``names`` that no entry describes, in order."""
+    known = {entry.name for entry in METRICS}
+    patterns = [name for name in known if name.endswith("/*")]
+    return [name for name in names if name not in known and not any(fnmatchcase(name, pattern) for pattern in patterns)]

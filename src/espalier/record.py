@@ -1,0 +1,196 @@
+"""One run's record: its schema, its identity and the store that keeps it.
+
+A run is named by the hash of the keys that can change its result. Its folder is readable, ``PAPER/TABLE/ROW/SCALE/seed1-3f2a9c``,
+and holds one ``record.json``, written once. A measurement (the same checkpoint on a frame, a device, a thread count) writes a record
+of its own beside it.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+DIGEST_LENGTH = 6  # hex digits in a folder's name; the record holds the whole digest
+
+
+class DataSource(BaseModel):
+    """The data a run saw."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    fingerprint: str
+
+
+class Record(BaseModel):
+    """What one run of one row at one scale and seed gave. Written once, never edited."""
+
+    model_config = ConfigDict(extra="forbid")
+    paper: str
+    table: str
+    row: str
+    scale: str
+    seed: int
+    identity: str
+    variant: bool = False  # its config differs from what the row composes to; never put in the row's cell
+    command: str
+    commit: str | None
+    dirty: bool
+    code_digest: str
+    config: dict[str, Any]  # the resolved config, identity keys only
+    data: DataSource | None
+    metrics: dict[str, float | None]
+    series: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)  # name -> [(progress/epoch, value)]
+    steps: dict[str, str]  # step name -> key of its State
+    checkpoint: str | None  # digest of the packed weights
+    versions: dict[str, str]
+    device: str  # CPU or GPU model the run trained on
+    started: str  # ISO 8601, UTC
+    duration_s: float
+
+    @property
+    def name(self) -> str:
+        """Return the run's name, which is its folder below the store."""
+        return f"{self.paper}/{self.table}/{self.row}/{self.scale}/seed{self.seed}-{self.identity[:DIGEST_LENGTH]}"
+
+
+class Measurement(BaseModel):
+    """One timing of one checkpoint on one frame; times of different devices are never averaged."""
+
+    model_config = ConfigDict(extra="forbid")
+    checkpoint: str
+    weights: Literal["trained", "random"]
+    frame: str
+    kind: Literal["measured", "modelled"]
+    engine: str
+    device: str
+    precision: str
+    batch_size: int
+    num_threads: int
+    num_warmup: int
+    num_runs: int
+    metrics: dict[str, float | None]
+    versions: dict[str, str]
+    started: str
+
+    @property
+    def identity(self) -> str:
+        """Return the hash of what was measured where, figures and time of day aside."""
+        keys = self.model_dump(exclude={"metrics", "started", "versions"})
+        return digest(keys)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file that must not exist yet, all or nothing, even if the process or the disk dies meanwhile.
+
+    Raises:
+        FileExistsError: The file is there already; it is left as it was.
+        OSError: The folder cannot be written or the disk is full; nothing is left behind.
+    """
+    _write(path, text, replace=False)
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write or replace a file, all or nothing."""
+    _write(path, text, replace=True)
+
+
+def _write(path: Path, text: str, *, replace: bool) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"cannot write {path}: {error.strerror}; point ESPALIER_STORE at a folder that can be written"
+        ) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, f"{path} exists already and is never overwritten; move it away or run another seed") from error
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}; nothing was left behind") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        ValueError: The file is no record; the message names the file, the key and what was expected.
+    """
+    return _read(path, Record)
+
+
+def read_measurement(path: Path) -> Measurement:
+    """Read one measurement's record; raises as ``read_record`` does."""
+    return _read(path, Measurement)
+
+
+def _read(path: Path, schema: type[Schema]) -> Schema:
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ValueError(
+            f"{path} is no {schema.__name__.lower()}: {key}: {first['msg']}. Move it away; its run is then done anew."
+        ) from error
+
+
+def store_root() -> Path:
+    """Return the folder that holds the runs: ``ESPALIER_STORE``, else ``runs`` below the current folder."""
+    return Path(os.environ.get("ESPALIER_STORE", "runs"))
+
+
+class Store:
+    """The runs of one folder."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = store_root() if root is None else root
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of the run of that name."""
+        return self.root / name
+
+    def add(self, record: Record) -> Path:
+        """File a finished run; raises ``FileExistsError`` if it has a record already."""
+        path = self.folder(record.name) / "record.json"
+        write_once(path, record.model_dump_json(indent=1) + "\n")
+        return path
+
+    def add_measurement(self, name: str, measurement: Measurement) -> Path:
+        """File a measurement of the run ``name``."""
+        path = self.folder(name) / "measurements" / f"{measurement.frame}-{measurement.identity[:DIGEST_LENGTH]}.json"
+        write_over(path, measurement.model_dump_json(indent=1) + "\n")
+        return path
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record, ordered by name."""
+        for path in sorted(self.root.glob("*/*/*/*/seed*/record.json")):
+            yield read_record(path)
+
+    def measurements(self, name: str) -> Iterator[Measurement]:
+        """Yield the measurements of one run."""
+        for path in sorted((self.folder(name) / "measurements").glob("*.json")):
+            yield read_measurement(path)
