@@ -26,6 +26,15 @@ class Target:
     def __str__(self) -> str:
         return self.parameter if self.axis is None else f"{self.parameter}[{self.axis}:{self.start}:{self.stop}]"
 
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Return the target that ``str(target)`` wrote."""
+        if not text.endswith("]"):
+            return cls(text)
+        parameter, _, indices = text[:-1].rpartition("[")
+        axis, start, stop = (int(index) for index in indices.split(":"))
+        return cls(parameter, axis, start, stop)
+
     def view(self, model: nn.Module) -> Tensor:
         """Return the targeted part of the live parameter, sharing its memory."""
         parameter = model.get_parameter(self.parameter).detach()

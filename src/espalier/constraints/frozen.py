@@ -1,0 +1,138 @@
+"""What is left of a set once its discrete choice is made: a mask (``Support``), or entries held at levels (``Pinned``)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espalier.constraints.constraint import Constraint, Target, Weights
+
+
+class Support:
+    """Weights that are zero outside a mask and free inside it.
+
+    Args:
+        masks: Target -> bool mask of the target's shape; True is free.
+        structure: Name of the grouping the masks came from, for the compiler and for packing.
+    """
+
+    def __init__(self, masks: Mapping[Target, Tensor], structure: str) -> None:
+        self.masks = dict(masks)
+        self.structure = structure
+
+    def project(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the weights with everything outside the masks set to zero."""
+        return {target: torch.where(_like(self.masks, target, weight), weight, 0.0) for target, weight in weights.items()}
+
+    def freeze(self, weights: Weights) -> "Support":
+        """Return the set itself: its choice is made. ``weights`` is not read."""
+        del weights
+        return self
+
+    def free(self, target: Target) -> Tensor:
+        """Return the bool mask of the entries that may still change."""
+        return self.masks[target]
+
+    def outside(self, weights: Weights) -> int:
+        """Return how many weights lie outside the set."""
+        return sum(int(((weight != 0) & ~_like(self.masks, target, weight)).sum()) for target, weight in weights.items())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return masks and structure."""
+        return {"kind": "support", "structure": self.structure, "masks": {str(t): m for t, m in self.masks.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore masks and structure."""
+        self.structure = state["structure"]
+        self.masks = {Target.parse(name): mask for name, mask in state["masks"].items()}
+
+
+class Pinned:
+    """Weights of which some entries are held at given values (levels, zeros); the others are free.
+
+    Args:
+        values: Target -> tensor of the target's shape; read where ``pinned`` is True.
+        pinned: Target -> bool mask of the entries that are held.
+    """
+
+    def __init__(self, values: Mapping[Target, Tensor], pinned: Mapping[Target, Tensor]) -> None:
+        self.values = dict(values)
+        self.pinned = dict(pinned)
+
+    def project(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the weights with every pinned entry at its value."""
+        return {
+            target: torch.where(_like(self.pinned, target, weight), self.values[target].to(weight), weight)
+            for target, weight in weights.items()
+        }
+
+    def freeze(self, weights: Weights) -> "Pinned":
+        """Return the set itself: its choice is made. ``weights`` is not read."""
+        del weights
+        return self
+
+    def free(self, target: Target) -> Tensor:
+        """Return the bool mask of the entries that may still change."""
+        return ~self.pinned[target]
+
+    def outside(self, weights: Weights) -> int:
+        """Return how many weights lie outside the set."""
+        return sum(
+            int(((weight != self.values[target].to(weight)) & _like(self.pinned, target, weight)).sum())
+            for target, weight in weights.items()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return values and masks."""
+        return {
+            "kind": "pinned",
+            "values": {str(t): v for t, v in self.values.items()},
+            "pinned": {str(t): m for t, m in self.pinned.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore values and masks."""
+        self.values = {Target.parse(name): value for name, value in state["values"].items()}
+        self.pinned = {Target.parse(name): mask for name, mask in state["pinned"].items()}
+
+
+Frozen = Support | Pinned
+
+
+def frozen_from_state(state: Mapping[str, Any]) -> Frozen:
+    """Rebuild the frozen set that ``state_dict`` described.
+
+    Raises:
+        ValueError: The state names a kind that does not exist.
+    """
+    kinds: dict[str, Frozen] = {"support": Support({}, ""), "pinned": Pinned({}, {})}
+    if state.get("kind") not in kinds:
+        raise ValueError(
+            f"a frozen set of kind '{state.get('kind')}' is not known; kinds: {', '.join(kinds)}. Is the file from a newer espalier?"
+        )
+    frozen = kinds[state["kind"]]
+    frozen.load_state_dict(state)
+    return frozen
+
+
+def as_frozen(constraint: Constraint) -> Frozen:
+    """Return ``constraint`` as the frozen set it must be.
+
+    Raises:
+        ValueError: Its discrete choice has not been made.
+    """
+    if not isinstance(constraint, Support | Pinned):
+        raise ValueError(f"{type(constraint).__name__} is not frozen; call freeze(weights) first.")
+    return constraint
+
+
+def _like(masks: Mapping[Target, Tensor], target: Target, weight: Tensor) -> Tensor:
+    if target not in masks:
+        raise ValueError(f"the frozen set holds nothing for {target}; it has {', '.join(map(str, masks))}.")
+    mask = masks[target]
+    if mask.shape != weight.shape:
+        raise ValueError(
+            f"the frozen set has shape {tuple(mask.shape)} for {target}, the model {tuple(weight.shape)}; use the model it came from."
+        )
+    return mask.to(weight.device)
