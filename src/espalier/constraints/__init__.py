@@ -4,7 +4,7 @@ from espalier.constraints.assignment import Assignment, RateFile, assign, prunab
 from espalier.constraints.constraint import Constraint, Target, Weights
 from espalier.constraints.frozen import Frozen, Pinned, Support, frozen_from_state
 from espalier.constraints.inside import Inside
-from espalier.constraints.levels import Binary, PowerOfTwo, UniformLevels, alternate, uniform_codes
+from espalier.constraints.levels import Binary, Codebook, PowerOfTwo, UniformLevels, alternate, uniform_codes
 from espalier.constraints.sparse import Sparse
 from espalier.constraints.structures import CHANNEL, COLUMN, FILTER, STRUCTURES, UNSTRUCTURED, Structure, largest, structure
 
@@ -16,6 +16,7 @@ __all__ = [
     "UNSTRUCTURED",
     "Assignment",
     "Binary",
+    "Codebook",
     "Constraint",
     "Frozen",
     "Inside",

@@ -13,9 +13,9 @@ from espalier.constraints.frozen import Frozen, Pinned, Support
 class Inside:
     """The weights of ``inner`` that also lie in the frozen set ``outer``.
 
-    A level set sees only the entries that ``outer`` leaves free, as one vector, so that pruned zeros neither need a zero level nor pull its
-    scale. A sparsity structure is projected after ``outer``'s zeros are in place: both sets are unions of coordinate subspaces, and dropping the
-    groups with the least energy among the free entries is the exact projection onto their intersection.
+    A level set sees only the entries that ``outer`` leaves free, as one vector, so that pruned zeros neither need a zero level nor pull
+    its scale. A sparsity structure is projected once the zeros of ``outer`` are in place: both sets are unions of coordinate subspaces,
+    and dropping the groups with the least energy among the free entries is the exact projection onto their intersection.
 
     Args:
         outer: What an earlier step froze.

@@ -157,6 +157,40 @@ class Binary:
         """Nothing to restore."""
 
 
+class Codebook:
+    """A fixed list of levels a target: what is left of a level set once its scale is chosen.
+
+    Args:
+        levels: Target -> levels, 1-d, ascending.
+    """
+
+    entrywise: ClassVar[bool] = True
+
+    def __init__(self, levels: Mapping[Target, Tensor]) -> None:
+        self.levels = dict(levels)
+
+    def project(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the nearest level of each weight; the lower one at a midpoint."""
+        projected = {}
+        for target, weight in weights.items():
+            level_L = self.levels[target].to(weight)
+            midpoint_L = (level_L[1:] + level_L[:-1]) / 2
+            projected[target] = level_L[torch.bucketize(weight, midpoint_L)]
+        return projected
+
+    def freeze(self, weights: Weights) -> Pinned:
+        """Return the set that holds every weight at its level."""
+        return _pin(self.project(weights))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the levels."""
+        return {"kind": "codebook", "levels": {str(target): level for target, level in self.levels.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the levels."""
+        self.levels = {Target.parse(name): level for name, level in state["levels"].items()}
+
+
 def _sign(values: Tensor) -> Tensor:
     return torch.where(values > 0, 1.0, -1.0).to(values.dtype)
 

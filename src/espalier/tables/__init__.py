@@ -1,0 +1,1 @@
+"""Published tables and claims, and what our records say about them."""
