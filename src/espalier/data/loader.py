@@ -74,6 +74,11 @@ class TensorLoader:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.epoch = 0
 
+    @property
+    def sampler(self) -> "TensorLoader":
+        """Return the loader itself: Lightning calls ``loader.sampler.set_epoch`` before each epoch."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
         self.epoch = epoch

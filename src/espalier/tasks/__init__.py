@@ -1,0 +1,8 @@
+"""A LightningModule per problem, and the callbacks that run methods and keep the journal of a step."""
+
+from espalier.tasks.classification import Classification, NonFiniteLossError, accuracy
+from espalier.tasks.journal import Journal
+from espalier.tasks.method_callback import MethodCallback
+from espalier.tasks.schedules import constant, cosine, restarts
+
+__all__ = ["Classification", "Journal", "MethodCallback", "NonFiniteLossError", "accuracy", "constant", "cosine", "restarts"]

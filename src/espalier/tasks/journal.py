@@ -1,0 +1,71 @@
+"""What a training step remembers: its series, the best weights, and a checkpoint after every epoch."""
+
+import hashlib
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from espalier.tasks.classification import Classification
+
+Series = dict[str, list[list[float]]]
+
+
+class Journal(pl.callbacks.Checkpoint):
+    """Reseed before each epoch; after it note its figures, keep the best weights, and save a checkpoint to go on from.
+
+    Args:
+        checkpoint: File of the resume checkpoint, replaced whole after every epoch.
+        seed: What the generators are reseeded from, with the epoch: an interrupted run equals an undisturbed one.
+        first_epoch: Epochs that earlier steps of the row trained: where ``progress/epoch`` goes on.
+        on_epoch: Called with ``progress/epoch`` and the figures of the epoch.
+    """
+
+    def __init__(self, checkpoint: Path, *, seed: str, first_epoch: int, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
+        self.checkpoint, self.seed, self.first_epoch, self.on_epoch = checkpoint, seed, first_epoch, on_epoch
+        self.series: Series = {}
+        self.best: dict[str, Any] | None = None
+
+    @property
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the weights of the epoch with the highest validation accuracy; the first of equals."""
+        assert self.best is not None
+        weights: dict[str, Tensor] = self.best["weights"]
+        return weights
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"series": self.series, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.series, self.best = state_dict["series"], state_dict["best"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Classification) -> None:
+        del pl_module
+        reseed(f"{self.seed}/{trainer.current_epoch}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classification) -> None:
+        figures = dict(pl_module.epoch_figures)
+        progress = self.first_epoch + trainer.current_epoch + 1
+        for name, value in figures.items():
+            self.series.setdefault(name, []).append([progress, value])
+        if self.best is None or figures["val/top1_pct"] > self.best["val/top1_pct"]:
+            weights = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
+            self.best = {"epoch": progress, "val/top1_pct": figures["val/top1_pct"], "weights": weights}
+        temporary = self.checkpoint.with_suffix(".partial")
+        trainer.save_checkpoint(temporary)
+        os.replace(temporary, self.checkpoint)  # noqa: PTH105  the name says that it is atomic
+        self.on_epoch(progress, figures)
+
+
+def reseed(text: str) -> None:
+    """Seed Python's, NumPy's and PyTorch's generators from a text."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002  third-party transforms draw from the global generator
+    torch.manual_seed(number)

@@ -1,0 +1,32 @@
+"""Learning-rate factors: pure functions of the epoch within a step, so that a resumed run sees the same rates."""
+
+import math
+from collections.abc import Sequence
+
+
+def constant(epoch: int, epochs: int, milestones: Sequence[int]) -> float:
+    """Return 1."""
+    del epoch, epochs, milestones
+    return 1.0
+
+
+def cosine(epoch: int, epochs: int, milestones: Sequence[int]) -> float:
+    """Return half a cosine from 1 towards 0 over the step."""
+    del milestones
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def restarts(epoch: int, epochs: int, milestones: Sequence[int], *, factor: float, drops: int) -> float:
+    """Return ``factor ** floor(drops * e / E)`` within each period: the rate restarts where Z and U are refreshed (progressive-admm, M2).
+
+    Args:
+        epoch: Epoch within the step, from 0.
+        epochs: Epochs of the step.
+        milestones: First epochs of all periods but the first.
+        factor: Factor of one drop.
+        drops: Parts of equal length and falling rate that a period has.
+    """
+    starts = [0, *milestones, epochs]
+    index = max(index for index, start in enumerate(starts[:-1]) if start <= epoch)
+    length = starts[index + 1] - starts[index]
+    return float(factor ** (drops * (epoch - starts[index]) // length))
