@@ -51,6 +51,7 @@ METRICS: tuple[Metric, ...] = (
         "test accuracy after an epoch (recorded where the paper selects on test)",
     ),
     Metric("train/loss", "nat", "training", "lower", "mean training loss over an epoch, penalty excluded"),
+    Metric("retrain/train_loss_mean", "nat", "training", "lower", "mean of train/loss over the epochs of the last retraining"),
     Metric("train/lr", "", "training", "neither", "learning rate at the end of an epoch"),
     Metric("progress/epoch", "epoch", "training", "neither", "epochs trained so far, over all steps of the row"),
     Metric("train/epochs", "epoch", "counted", "lower", "epochs that led to the final model, shared steps included"),

@@ -173,6 +173,11 @@ class Store:
         """Return the folder of the run of that name."""
         return self.root / name
 
+    def find(self, name: str) -> Record | None:
+        """Return the record of the run ``name``; None where it has not finished."""
+        path = self.folder(name) / "record.json"
+        return read_record(path) if path.exists() else None
+
     def add(self, record: Record) -> Path:
         """File a finished run; raises ``FileExistsError`` if it has a record already."""
         path = self.folder(record.name) / "record.json"

@@ -1,10 +1,13 @@
 """What a weight may be: targets, and sets of admissible weights with their Euclidean projection."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+SLICE = re.compile(r"(?P<parameter>.+)\[(?P<axis>-?\d+):(?P<start>\d+|None):(?P<stop>\d+|None)\]")
 
 
 @dataclass(frozen=True, order=True)
@@ -28,12 +31,17 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> "Target":
-        """Return the target that ``str(target)`` wrote."""
-        if not text.endswith("]"):
+        """Return the target that ``str(target)`` wrote: ``conv1.weight``, or ``gru.weight_ih_l0[0:0:64]`` for a slice.
+
+        Raises:
+            ValueError: Brackets that hold no ``axis:start:stop``.
+        """
+        if text and "[" not in text:
             return cls(text)
-        parameter, _, indices = text[:-1].rpartition("[")
-        axis, start, stop = (int(index) for index in indices.split(":"))
-        return cls(parameter, axis, start, stop)
+        if (match := SLICE.fullmatch(text)) is None:
+            raise ValueError(f"'{text}' is no target; write a parameter's name, or name[axis:start:stop] for a slice.")
+        start, stop = (None if match[key] == "None" else int(match[key]) for key in ("start", "stop"))
+        return cls(match["parameter"], int(match["axis"]), start, stop)
 
     def view(self, model: nn.Module) -> Tensor:
         """Return the targeted part of the live parameter, sharing its memory."""

@@ -1,4 +1,7 @@
-"""What is left of a set once its discrete choice is made: a mask (``Support``), or entries held at levels (``Pinned``)."""
+"""What is left of a set once its discrete choice is made: a mask (``Support``), or entries held at levels (``Pinned``).
+
+A mask comes from the choice itself and is never inferred from zeros: a kept weight that happens to be zero stays free.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +26,7 @@ class Support:
 
     def project(self, weights: Weights) -> dict[Target, Tensor]:
         """Return the weights with everything outside the masks set to zero."""
-        return {target: torch.where(_like(self.masks, target, weight), weight, 0.0) for target, weight in weights.items()}
+        return {target: torch.where(_fitting(self.masks, target, weight), weight, 0.0) for target, weight in weights.items()}
 
     def freeze(self, weights: Weights) -> "Support":
         """Return the set itself: its choice is made. ``weights`` is not read."""
@@ -36,7 +39,7 @@ class Support:
 
     def outside(self, weights: Weights) -> int:
         """Return how many weights lie outside the set."""
-        return sum(int(((weight != 0) & ~_like(self.masks, target, weight)).sum()) for target, weight in weights.items())
+        return sum(int(((weight != 0) & ~_fitting(self.masks, target, weight)).sum()) for target, weight in weights.items())
 
     def state_dict(self) -> dict[str, Any]:
         """Return masks and structure."""
@@ -57,15 +60,14 @@ class Pinned:
     """
 
     def __init__(self, values: Mapping[Target, Tensor], pinned: Mapping[Target, Tensor]) -> None:
+        if values.keys() != pinned.keys():
+            raise ValueError(f"values name {', '.join(map(str, values))}, masks {', '.join(map(str, pinned))}; give both for each target.")
         self.values = dict(values)
         self.pinned = dict(pinned)
 
     def project(self, weights: Weights) -> dict[Target, Tensor]:
         """Return the weights with every pinned entry at its value."""
-        return {
-            target: torch.where(_like(self.pinned, target, weight), self.values[target].to(weight), weight)
-            for target, weight in weights.items()
-        }
+        return {target: torch.where(mask, value, weights[target]) for target, (mask, value) in self._held(weights).items()}
 
     def freeze(self, weights: Weights) -> "Pinned":
         """Return the set itself: its choice is made. ``weights`` is not read."""
@@ -78,10 +80,7 @@ class Pinned:
 
     def outside(self, weights: Weights) -> int:
         """Return how many weights lie outside the set."""
-        return sum(
-            int(((weight != self.values[target].to(weight)) & _like(self.pinned, target, weight)).sum())
-            for target, weight in weights.items()
-        )
+        return sum(int(((weights[target] != value) & mask).sum()) for target, (mask, value) in self._held(weights).items())
 
     def state_dict(self) -> dict[str, Any]:
         """Return values and masks."""
@@ -96,6 +95,12 @@ class Pinned:
         self.values = {Target.parse(name): value for name, value in state["values"].items()}
         self.pinned = {Target.parse(name): mask for name, mask in state["pinned"].items()}
 
+    def _held(self, weights: Weights) -> dict[Target, tuple[Tensor, Tensor]]:
+        return {
+            target: (_fitting(self.pinned, target, weight), _fitting(self.values, target, weight).to(weight.dtype))
+            for target, weight in weights.items()
+        }
+
 
 Frozen = Support | Pinned
 
@@ -104,13 +109,11 @@ def frozen_from_state(state: Mapping[str, Any]) -> Frozen:
     """Rebuild the frozen set that ``state_dict`` described.
 
     Raises:
-        ValueError: The state names a kind that does not exist.
+        ValueError: The state names a kind that does not exist or is not frozen.
     """
     kinds: dict[str, Frozen] = {"support": Support({}, ""), "pinned": Pinned({}, {})}
     if state.get("kind") not in kinds:
-        raise ValueError(
-            f"a frozen set of kind '{state.get('kind')}' is not known; kinds: {', '.join(kinds)}. Is the file from a newer espalier?"
-        )
+        raise ValueError(f"'{state.get('kind')}' is no frozen set; there are {', '.join(kinds)}. Was the file written by a newer espalier?")
     frozen = kinds[state["kind"]]
     frozen.load_state_dict(state)
     return frozen
@@ -127,12 +130,12 @@ def as_frozen(constraint: Constraint) -> Frozen:
     return constraint
 
 
-def _like(masks: Mapping[Target, Tensor], target: Target, weight: Tensor) -> Tensor:
-    if target not in masks:
-        raise ValueError(f"the frozen set holds nothing for {target}; it has {', '.join(map(str, masks))}.")
-    mask = masks[target]
-    if mask.shape != weight.shape:
-        raise ValueError(
-            f"the frozen set has shape {tuple(mask.shape)} for {target}, the model {tuple(weight.shape)}; use the model it came from."
-        )
-    return mask.to(weight.device)
+def _fitting(tensors: dict[Target, Tensor], target: Target, weight: Tensor) -> Tensor:
+    if target not in tensors:
+        raise ValueError(f"the frozen set holds nothing for {target}; it has {', '.join(map(str, tensors))}.")
+    if tensors[target].shape != weight.shape:
+        shape = tuple(tensors[target].shape)
+        raise ValueError(f"the frozen set has shape {shape} for {target}, the weight {tuple(weight.shape)}; use the model it came from.")
+    if tensors[target].device != weight.device:
+        tensors[target] = tensors[target].to(weight.device)  # once: projection runs after every step
+    return tensors[target]

@@ -14,12 +14,13 @@ class Inside:
     """The weights of ``inner`` that also lie in the frozen set ``outer``.
 
     A level set sees only the entries that ``outer`` leaves free, as one vector, so that pruned zeros neither need a zero level nor pull
-    its scale. A sparsity structure is projected once the zeros of ``outer`` are in place: both sets are unions of coordinate subspaces,
-    and dropping the groups with the least energy among the free entries is the exact projection onto their intersection.
+    its scale; as exact as ``inner`` is. A sparsity structure is projected once the zeros of ``outer`` are in place: both sets are unions of
+    coordinate subspaces, and dropping the groups with the least energy among the free entries is the exact projection onto their
+    intersection. Where ``outer`` pins non-zero levels they stay, even if ``inner`` would drop their group. Source: progressive-admm, M6.
 
     Args:
         outer: What an earlier step froze.
-        inner: The set to choose within it.
+        inner: The set to choose within it, or another frozen set to intersect with.
     """
 
     def __init__(self, outer: Frozen, inner: Constraint) -> None:
@@ -44,6 +45,9 @@ class Inside:
             levels = self.project(weights)
             return Pinned(levels, {target: torch.ones_like(level, dtype=torch.bool) for target, level in levels.items()})
         inner = self.inner.freeze(held)
+        if isinstance(inner, Pinned):
+            pinned = {target: inner.pinned[target] | ~self._free(target, held[target]) for target in weights}
+            return Pinned(self.outer.project({target: inner.values[target] for target in weights}), pinned)
         if isinstance(inner, Support) and isinstance(self.outer, Support):
             return Support({target: inner.masks[target] & self._free(target, held[target]) for target in weights}, inner.structure)
         raise ValueError("a sparsity structure cannot be chosen among weights that are pinned to levels; prune first, quantize afterwards.")

@@ -1,11 +1,15 @@
-"""Quantization levels as sets: n-bit uniform with one scale a target, powers of two, binary.
+"""Quantization levels as sets: ``alpha * code`` with one alpha a target; n-bit uniform, powers of two, binary.
 
-Source: progressive-admm, M5.  A level set may be projected onto entry by entry once its scale alpha is known (``entrywise``); the scale is
-found together with the codes by alternation, which never raises ``||V - alpha Q||^2``.
+Source: progressive-admm, section M5.  Alpha and the codes are found by alternation, which never raises ``||V - alpha Q||^2``.
+Departures: alpha starts anew at every projection instead of from the former refresh, so that a projection depends on its argument alone;
+and it starts from the best of several values, because 20 rounds from the paper's start end far from the optimum at 5 bits and more.
+``alternate`` is the paper's procedure as it stands.
+Suffixes: K = magnitudes of the codes (``>= 0``, ascending), L = signed levels (ascending), A = candidates for alpha, P = probed weights.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,84 +17,131 @@ from torch import Tensor
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.frozen import Pinned
 
-MAX_ROUNDS = 20  # the predecessor's Caffe code alternates 20 times; 3-6 suffice (spec M5)
-CONVERGED = 1e-4  # relative change of the squared error that ends the alternation
+MAX_ROUNDS = 20  # the predecessor's Caffe code alternates 20 times; 3-6 suffice (M5)
+CONVERGED = 1e-4  # relative change of the squared error that ends the alternation (M5, claim 8)
+STARTS = tuple(step / 10 for step in range(3, 11))  # further starts for alpha, as fractions of largest weight / largest code
+NUM_SAMPLED = 2**16  # weights, at equal distances, that the starts are compared on
+NUM_PROBED = 64  # weights that rule out most candidates before all weights are read
 
-Codes = Callable[[Tensor], Tensor]
 
-
-def alternate(values: Tensor, nearest: Codes, alpha: Tensor, *, max_rounds: int = MAX_ROUNDS) -> tuple[Tensor, Tensor, list[float]]:
-    """Fit ``values ~ alpha * codes`` by turns: nearest codes for alpha, least-squares alpha for the codes.
+def alternate(values: Tensor, bits: int, rounds: int = MAX_ROUNDS, *, zero: bool = False) -> tuple[float, Tensor, list[float]]:
+    """Fit n-bit uniform levels by turns: nearest codes for alpha, least-squares alpha for the codes (M5, joint solve).
 
     Args:
-        values: Any shape.
-        nearest: ``values / alpha`` -> nearest codes.
-        alpha: Start, 0-d.
-        max_rounds: Rounds at the most.
+        values: Weights, any shape.
+        bits: Bits of a code.
+        rounds: Rounds at the most; it ends earlier where the error changes by less than 1e-4 of itself.
+        zero: Whether zero is a level.
 
     Returns:
-        alpha (0-d), codes (shape of ``values``), and the squared error after each round, which never rises.
+        alpha, codes (shape of ``values``), and the squared error after each round, which never rises.
     """
-    errors: list[float] = []
-    codes = nearest(values / alpha)
-    for _ in range(max_rounds):
-        power = codes.square().sum()
-        if power == 0:
-            break
-        alpha = (values * codes).sum() / power
-        codes = nearest(values / alpha)
-        errors.append(float((values.double() - alpha.double() * codes.double()).square().sum()))
-        if len(errors) > 1 and errors[-2] - errors[-1] <= CONVERGED * errors[-2]:
-            break
-    return alpha, codes, errors
+    levels = UniformLevels(bits, zero)
+    return _alternate(values, levels.magnitudes(), levels.start(values), rounds)
 
 
-def uniform_codes(scaled: Tensor, bits: int, *, zero: bool) -> Tensor:
-    """Return the nearest codes of an n-bit set: ``-(2^(n-1)-1) .. 2^(n-1)-1``, or without zero ``+-1 .. +-2^(n-1)``."""
-    if zero:
-        return scaled.round().clamp(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1)
-    return _sign(scaled) * scaled.abs().round().clamp(1, 2 ** (bits - 1))
+def nearest_level(values: Tensor, levels_L: Tensor) -> Tensor:
+    """Return the index of the level nearest to each value, int64; half-way goes to the lower level, zero thus to the negative one."""
+    return torch.bucketize(values.contiguous(), (levels_L[1:] + levels_L[:-1]) / 2)
 
 
-class UniformLevels:
-    """Equidistant levels ``alpha * code``, one alpha a target.
+class LevelSet(ABC):
+    """Weights that are all levels ``+-alpha * magnitude``, with one ``alpha >= 0`` a target that the projection fits.
 
-    Args:
-        bits: Bits of a code, at least 1 without zero and 2 with it.
-        zero: Whether zero is a level. Pruned weights own the zero already, so a pruned layer takes ``zero=False``.
-
-    Raises:
-        ValueError: Too few bits for the set.
+    Alpha comes from the alternation and each weight goes to the level nearest to it. That is the Euclidean projection for ``Binary``; with
+    more levels it is exact for that alpha, and another alpha may lie nearer. Weights that are on levels already are returned as they are.
     """
 
-    entrywise: ClassVar[bool] = True
+    entrywise: ClassVar[bool] = True  # the projection of a gathered vector equals gathering the projection: positions carry no meaning
 
-    def __init__(self, bits: int, *, zero: bool) -> None:
-        if not (2 if zero else 1) <= bits <= 16:
-            raise ValueError(f"bits={bits} with zero={zero} is no level set; bits run from {2 if zero else 1} to 16.")
-        self.bits, self.zero = bits, zero
+    @abstractmethod
+    def magnitudes(self) -> Tensor:
+        """Return the codes' magnitudes, ``(K,)``, float64, ascending; a leading 0 makes zero a level."""
 
-    def fit(self, values: Tensor) -> tuple[Tensor, Tensor, list[float]]:
-        """Return alpha (0-d), codes and the squared error of each round, starting from the spec's alpha0."""
-        nonzero = values[values != 0]
-        mean = nonzero.abs().mean() if nonzero.numel() else torch.ones((), dtype=values.dtype)
-        alpha0 = mean if self.bits <= 2 else mean / ((2 ** (self.bits - 1) - 1) / 2)
-        return alternate(values, lambda scaled: uniform_codes(scaled, self.bits, zero=self.zero), alpha0)
+    @abstractmethod
+    def start(self, values: Tensor) -> float:
+        """Return the alpha that the paper starts the alternation from."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the kind and the knobs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the knobs."""
+
+    def fit(self, values: Tensor) -> tuple[float, Tensor, list[float]]:
+        """Return alpha, the codes and the squared error after each round.
+
+        Raises:
+            ValueError: A value is not finite, or there is none.
+        """
+        if not values.numel() or not values.isfinite().all():
+            num_bad = int((~values.isfinite()).sum())
+            raise ValueError(f"cannot fit levels to {values.numel()} weights, {num_bad} of them not finite; check the learning rate.")
+        exact = _exact(values)
+        magnitudes_K = self.magnitudes().to(values.device)
+        if (alpha := _alpha_of_levels(exact, magnitudes_K)) is not None:
+            return alpha, (exact / alpha).round(), [0.0]
+        stride = max(1, exact.numel() // NUM_SAMPLED)
+        sample = exact.flatten()[::stride]
+        top = float(exact.abs().max() / magnitudes_K[-1])
+        starts = [self.start(exact), *(fraction * top for fraction in STARTS)]
+        best = min(starts, key=lambda alpha: _alternate(sample, magnitudes_K, alpha, 1)[2][0])
+        return _alternate(exact, magnitudes_K, best, MAX_ROUNDS)
+
+    def codebook(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the levels that the fit finds for each target, ``(L,)``, ascending."""
+        magnitudes = self.magnitudes()
+        signed = torch.cat([-magnitudes[magnitudes > 0].flip(0), magnitudes])
+        books = {}
+        for target, weight in weights.items():
+            exact = _exact(weight)
+            books[target] = signed.to(exact) * torch.tensor(self.fit(exact)[0]).to(exact)
+        return books
+
+    def level_index(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return for each weight the index of its level in ``codebook(weights)``, int64, same shapes."""
+        books = self.codebook(weights)
+        return {target: nearest_level(_exact(weight), books[target]) for target, weight in weights.items()}
 
     def project(self, weights: Weights) -> dict[Target, Tensor]:
-        """Return the levels nearest to the weights for the alpha that the alternation finds."""
-        projected = {}
-        for target, weight in weights.items():
-            alpha, codes, _ = self.fit(weight)
-            projected[target] = alpha * codes
-        return projected
+        """Return each weight's nearest level, for the alpha that the fit finds."""
+        books = self.codebook(weights)
+        return {target: books[target][nearest_level(_exact(weight), books[target])].to(weight.dtype) for target, weight in weights.items()}
 
     def freeze(self, weights: Weights) -> Pinned:
         """Return the set that holds every weight at its level."""
         return _pin(self.project(weights))
 
+
+@final
+class UniformLevels(LevelSet):
+    """Equidistant levels: ``+-alpha * 1 .. 2^(n-1)`` without zero, ``-alpha * (2^(n-1)-1) .. alpha * (2^(n-1)-1)`` with it (M5).
+
+    Args:
+        bits: Bits n of a code, from 1 without zero and from 2 with it, to 8.
+        zero: Whether zero is a level. Pruned weights own the zero already, so a pruned layer takes ``zero=False``.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
+    """
+
+    def __init__(self, bits: int, zero: bool) -> None:
+        self.bits, self.zero = _checked_bits(bits, zero, most=8), zero
+
+    def magnitudes(self) -> Tensor:
+        """Return ``1 .. 2^(n-1)``, or ``0 .. 2^(n-1)-1`` with zero."""
+        codes = torch.arange(2 ** (self.bits - 1), dtype=torch.float64)
+        return codes if self.zero else codes + 1
+
+    def start(self, values: Tensor) -> float:
+        """Return mean |V| over the non-zeros up to 2 bits, that over half the largest code, ``(2^(n-1)-1)/2``, from 3 bits on (M5)."""
+        mean = _mean_magnitude(values[values != 0])
+        return mean if self.bits <= 2 else mean / ((2 ** (self.bits - 1) - 1) / 2)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the knobs."""
+        """Return the kind and the knobs."""
         return {"kind": "uniform_levels", "bits": self.bits, "zero": self.zero}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -98,70 +149,66 @@ class UniformLevels:
         self.bits, self.zero = state["bits"], state["zero"]
 
 
-class PowerOfTwo:
-    """Levels ``+- alpha * 2^j``, ``j = 0 .. -(num_exponents - 1)``, alpha a power of two above the largest weight.
+@final
+class PowerOfTwo(LevelSet):
+    """Levels ``+-alpha * 2^j``, ``j = 0, 1, ..`` (M5, option ``pow2``): a multiplication by a code is a shift.
 
     Args:
-        num_exponents: Number of magnitudes, at least 1.
+        bits: Bits n of a code, to 6: 2^(n-1) magnitudes without zero, 2^(n-1)-1 with it.
+        zero: Whether zero is a level.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
-    entrywise: ClassVar[bool] = True
+    def __init__(self, bits: int, zero: bool) -> None:
+        self.bits, self.zero = _checked_bits(bits, zero, most=6), zero
 
-    def __init__(self, num_exponents: int) -> None:
-        if num_exponents < 1:
-            raise ValueError(f"num_exponents={num_exponents} leaves no level; give at least 1.")
-        self.num_exponents = num_exponents
+    def magnitudes(self) -> Tensor:
+        """Return ``1, 2, 4, ..``, after a 0 where zero is a level."""
+        powers = torch.arange(2 ** (self.bits - 1) - self.zero, dtype=torch.float64).exp2()
+        return torch.cat([torch.zeros(1, dtype=torch.float64), powers]) if self.zero else powers
 
-    def project(self, weights: Weights) -> dict[Target, Tensor]:
-        """Return the nearest level of each weight; the boundary between 2^j and 2^(j+1) is their mean."""
-        projected = {}
-        for target, weight in weights.items():
-            top = weight.abs().max().clamp_min(torch.finfo(weight.dtype).tiny).log2().round()
-            # nearest level, not nearest exponent: 1.5 * 2^j is the midpoint
-            exponent = (weight.abs() / 1.5).clamp_min(torch.finfo(weight.dtype).tiny).log2().floor() + 1
-            exponent = exponent.clamp(top - self.num_exponents + 1, top)
-            projected[target] = _sign(weight) * exponent.exp2()
-        return projected
-
-    def freeze(self, weights: Weights) -> Pinned:
-        """Return the set that holds every weight at its level."""
-        return _pin(self.project(weights))
+    def start(self, values: Tensor) -> float:
+        """Return the alpha whose largest level is the largest weight."""
+        return float(values.abs().max() / self.magnitudes()[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the knobs."""
-        return {"kind": "power_of_two", "num_exponents": self.num_exponents}
+        """Return the kind and the knobs."""
+        return {"kind": "power_of_two", "bits": self.bits, "zero": self.zero}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the knobs."""
-        self.num_exponents = state["num_exponents"]
+        self.bits, self.zero = state["bits"], state["zero"]
 
 
-class Binary:
-    """``alpha * sign(V)`` with ``alpha = mean |V|``, the closed form; sign(0) is -1 as in the predecessor's code."""
+@final
+class Binary(LevelSet):
+    """``alpha * sign(V)`` with ``alpha = mean |V|``, the closed form (M5); sign(0) is -1 as in the official code."""
 
-    entrywise: ClassVar[bool] = True
+    def magnitudes(self) -> Tensor:
+        """Return the one magnitude, 1."""
+        return torch.ones(1, dtype=torch.float64)
 
-    def project(self, weights: Weights) -> dict[Target, Tensor]:
-        """Return ``mean |V| * sign(V)`` target by target."""
-        return {target: weight.abs().mean() * _sign(weight) for target, weight in weights.items()}
-
-    def freeze(self, weights: Weights) -> Pinned:
-        """Return the set that holds every weight at its level."""
-        return _pin(self.project(weights))
+    def start(self, values: Tensor) -> float:
+        """Return mean |V|, which the alternation leaves as it is."""
+        return _mean_magnitude(values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the kind alone: there is no knob."""
+        """Return the kind; there is no knob."""
         return {"kind": "binary"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+        """Restore nothing; there is no knob."""
+        del state
 
 
+@final
 class Codebook:
     """A fixed list of levels a target: what is left of a level set once its scale is chosen.
 
     Args:
-        levels: Target -> levels, 1-d, ascending.
+        levels: Target -> levels, ``(L,)``, ascending.
     """
 
     entrywise: ClassVar[bool] = True
@@ -169,14 +216,25 @@ class Codebook:
     def __init__(self, levels: Mapping[Target, Tensor]) -> None:
         self.levels = dict(levels)
 
+    def codebook(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the fixed levels of each target, ``(L,)``.
+
+        Raises:
+            ValueError: A target has no levels here.
+        """
+        if unknown := [str(target) for target in weights if target not in self.levels]:
+            raise ValueError(f"the codebook holds nothing for {', '.join(unknown)}; it has {', '.join(map(str, self.levels))}.")
+        return {target: self.levels[target].to(weight.device) for target, weight in weights.items()}
+
+    def level_index(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return for each weight the index of its nearest level, int64, same shapes."""
+        books = self.codebook(weights)
+        return {target: nearest_level(_exact(weight), books[target].to(_exact(weight))) for target, weight in weights.items()}
+
     def project(self, weights: Weights) -> dict[Target, Tensor]:
-        """Return the nearest level of each weight; the lower one at a midpoint."""
-        projected = {}
-        for target, weight in weights.items():
-            level_L = self.levels[target].to(weight)
-            midpoint_L = (level_L[1:] + level_L[:-1]) / 2
-            projected[target] = level_L[torch.bucketize(weight, midpoint_L)]
-        return projected
+        """Return the nearest level of each weight; exact, the lower one at a midpoint."""
+        books, index = self.codebook(weights), self.level_index(weights)
+        return {target: books[target][index[target]].to(weight.dtype) for target, weight in weights.items()}
 
     def freeze(self, weights: Weights) -> Pinned:
         """Return the set that holds every weight at its level."""
@@ -191,9 +249,56 @@ class Codebook:
         self.levels = {Target.parse(name): level for name, level in state["levels"].items()}
 
 
-def _sign(values: Tensor) -> Tensor:
-    return torch.where(values > 0, 1.0, -1.0).to(values.dtype)
-
-
 def _pin(levels: dict[Target, Tensor]) -> Pinned:
     return Pinned(levels, {target: torch.ones_like(level, dtype=torch.bool) for target, level in levels.items()})
+
+
+def _checked_bits(bits: int, zero: bool, *, most: int) -> int:
+    least = 2 if zero else 1
+    if not least <= bits <= most:
+        raise ValueError(f"bits={bits} with zero={zero} is no level set; bits run from {least} to {most}.")
+    return bits
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values.detach().to(torch.promote_types(values.dtype, torch.float32))  # levels of half precision would round together
+
+
+def _mean_magnitude(values: Tensor) -> float:
+    return float(values.double().abs().mean()) if values.numel() else 0.0
+
+
+def _nearest_code(scaled: Tensor, magnitudes_K: Tensor) -> Tensor:
+    return magnitudes_K[torch.bucketize(scaled.contiguous(), (magnitudes_K[1:] + magnitudes_K[:-1]) / 2)]
+
+
+def _alternate(values: Tensor, magnitudes_K: Tensor, alpha: float, rounds: int) -> tuple[float, Tensor, list[float]]:
+    size, magnitudes_K = values.detach().double().abs(), magnitudes_K.to(values.device)  # a weight and its code share their sign
+    errors: list[float] = []
+    codes = _nearest_code(size / alpha, magnitudes_K) if alpha > 0 else magnitudes_K[0].expand(size.shape)
+    for _ in range(rounds):
+        power = codes.square().sum()
+        alpha = float((size * codes).sum() / power) if power > 0 else 0.0
+        if alpha > 0:
+            codes = _nearest_code(size / alpha, magnitudes_K)
+        errors.append(float((size - alpha * codes).square().sum()))
+        if alpha == 0 or (len(errors) > 1 and errors[-2] - errors[-1] <= CONVERGED * errors[-2]):
+            break
+    return alpha, torch.where(values > 0, codes, -codes).to(values.dtype), errors
+
+
+def _alpha_of_levels(values: Tensor, magnitudes_K: Tensor) -> float | None:
+    """Return an alpha for which each value is a level already, bit for bit; None where there is none.
+
+    The largest value is alpha times some code, so alpha lies within a few roundings of their quotient.
+    """
+    size, codes_K = values.abs().flatten(), magnitudes_K.to(values)
+    steps = 1 + torch.arange(-4, 5, device=values.device, dtype=values.dtype) * (torch.finfo(values.dtype).eps / 2)
+    alpha_A = ((size.max() / codes_K[codes_K > 0]).unsqueeze(1) * steps).flatten()
+    alpha_A = alpha_A[alpha_A > 0]
+    probed_AP = size[:NUM_PROBED] / alpha_A.unsqueeze(1)
+    fits_A = (_nearest_code(probed_AP, codes_K) * alpha_A.unsqueeze(1) == size[:NUM_PROBED]).all(1)
+    for alpha in alpha_A[fits_A]:
+        if bool((_nearest_code(size / alpha, codes_K) * alpha == size).all()):
+            return float(alpha)
+    return None

@@ -34,7 +34,7 @@ class Sparse:
 
     def count(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return ``(kept groups, groups)`` of a weight of that shape."""
-        num_groups = self.structure.groups(shape).shape[0]
+        num_groups = self.structure.num_groups(shape)
         return max(1, math.floor(num_groups / self.rate + 0.5)), num_groups
 
     def project(self, weights: Weights) -> dict[Target, Tensor]:
@@ -50,7 +50,7 @@ class Sparse:
         return Support(masks, self.structure.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rate; the structure is code."""
+        """Return the rate and the structure's name."""
         return {"kind": "sparse", "structure": self.structure.name, "rate": self.rate}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +36,17 @@ class Structure:
         Raises:
             ValueError: The weight has fewer axes than ``pattern`` names.
         """
-        return _groups(self.name, self.view, self.pattern, tuple(self.blocks.items()), tuple(shape))
+        positions = torch.arange(math.prod(shape)).view(*shape)
+        return self._arrange(positions, padding=positions.numel())
+
+    def num_groups(self, shape: Sequence[int]) -> int:
+        """Return G for a weight of that shape; no memory is touched."""
+        return self._arrange(torch.empty(tuple(shape), device="meta"), padding=0).shape[0]
 
     def scores(self, weight: Tensor) -> Tensor:
         """Return the energy of each group, ``(G,)``: the squared distance that dropping it costs."""
-        index_GS = self.groups(weight.shape).to(weight.device)
-        return F.pad(weight.flatten(), (0, 1))[index_GS].square().sum(1)
+        exact = weight.to(torch.promote_types(weight.dtype, torch.float32))  # squares of half precision overflow
+        return self._arrange(exact, padding=0).square().sum(1)
 
     def mask(self, shape: Sequence[int], kept_G: Tensor) -> Tensor:
         """Return the bool mask of ``shape`` in which the kept groups are True."""
@@ -55,19 +59,19 @@ class Structure:
         kept_G = largest(self.scores(weight), num_keep)
         return torch.where(self.mask(weight.shape, kept_G), weight, 0.0)
 
-
-@lru_cache(maxsize=256)
-def _groups(name: str, view: str, pattern: str, blocks: tuple[tuple[str, int], ...], shape: tuple[int, ...]) -> Tensor:
-    try:
-        positions = rearrange(torch.arange(math.prod(shape)).view(*shape), view)
-        padding = [(0, -size % block) for size, (_, block) in zip(positions.shape, blocks, strict=False)]
-        padding += [(0, 0)] * (positions.ndim - len(padding))
-        padded = F.pad(positions, [*itertools.chain(*reversed(padding))], value=positions.numel())
-        return rearrange(padded, pattern, **dict(blocks))
-    except EinopsError as error:
-        raise ValueError(
-            f"{name} groups weights as '{pattern}'; a weight of shape {shape} has no such axes. Name its layer in constraint.skip."
-        ) from error
+    def _arrange(self, tensor: Tensor, *, padding: int) -> Tensor:
+        try:
+            viewed = rearrange(tensor, self.view)
+            missing = [(0, -size % block) for size, block in zip(viewed.shape, self.blocks.values(), strict=False)]
+            missing += [(0, 0)] * (viewed.ndim - len(missing))
+            if any(after for _, after in missing):
+                viewed = F.pad(viewed, [*itertools.chain(*reversed(missing))], value=padding)
+            return rearrange(viewed, self.pattern, **self.blocks)
+        except EinopsError as error:
+            raise ValueError(
+                f"{self.name} groups weights as '{self.pattern}'; a weight of shape {tuple(tensor.shape)} has no such axes. "
+                "Name its layer in constraint.skip."
+            ) from error
 
 
 def largest(score_G: Tensor, num_keep: int) -> Tensor:

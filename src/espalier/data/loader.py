@@ -43,7 +43,7 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     if not 0 < count <= len(labels):
         raise ValueError(f"cannot take {count} of {len(labels)} samples; give 1 to {len(labels)}.")
     generator = torch.Generator().manual_seed(seed)
-    classes, sizes = labels.unique(return_counts=True)
+    classes, sizes = torch.unique(labels, return_counts=True)
     exact = sizes.double() * count / len(labels)
     quota = exact.floor().long()
     quota[(exact - quota).argsort(descending=True, stable=True)[: count - int(quota.sum())]] += 1
@@ -74,11 +74,6 @@ class TensorLoader:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.epoch = 0
 
-    @property
-    def sampler(self) -> "TensorLoader":
-        """Return the loader itself: Lightning calls ``loader.sampler.set_epoch`` before each epoch."""
-        return self
-
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
         self.epoch = epoch
@@ -91,6 +86,6 @@ class TensorLoader:
             order = torch.arange(len(self.split))
         else:
             order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(self.seed * 100_003 + self.epoch))
-        for index in order.split(self.batch_size):
+        for index in torch.split(order, self.batch_size):
             images = self.split.images[index].to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
             yield images.contiguous(memory_format=self.memory_format), self.split.labels[index]

@@ -29,4 +29,5 @@ class LeNet5(nn.Module):
         """Return logits ``(N, num_classes)`` of images ``(N, C, 28, 28)``."""
         x = F.relu(F.max_pool2d(self.bn1(self.conv1(images)), 2))
         x = F.relu(F.max_pool2d(self.bn2(self.conv2(x)), 2))
-        return self.fc2(F.relu(self.fc1(torch.flatten(x, 1))))
+        logits: Tensor = self.fc2(F.relu(self.fc1(torch.flatten(x, 1))))
+        return logits

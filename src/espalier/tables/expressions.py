@@ -68,7 +68,7 @@ def with_row(expression: str, row: str) -> str:
     """Return the expression with the name ``row`` replaced by the string."""
 
     class Replace(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 (the name ast dispatches to)
+        def visit_Name(self, node: ast.Name) -> ast.expr:
             return ast.Constant(row) if node.id == "row" else node
 
     return ast.unparse(Replace().visit(_parse(expression)))

@@ -1,13 +1,12 @@
 """Reading a paper's YAML: every error names the file, the line, the key and what was expected."""
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-
-from espalier.tables.names import did_you_mean
 
 Schema = TypeVar("Schema", bound=BaseModel)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in: ten times faster
@@ -43,7 +42,7 @@ def read_yaml(path: Path, schema: type[Schema], problems: Callable[[Schema], Ite
     try:
         read = schema.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key is also a missing one
         raise ValueError(_located(path, root, first["loc"], _expected(first, _field_names(schema)))) from error
     for keys, message in problems(read):
         raise ValueError(_located(path, root, keys, message))
@@ -84,7 +83,10 @@ def _located(path: Path, root: yaml.Node, keys: Sequence[str | int], message: st
 def _expected(error: Any, fields: set[str]) -> str:
     key = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; {did_you_mean(key, sorted(fields))}"
+        close = difflib.get_close_matches(key, sorted(fields), n=1)
+        return f"unknown key '{key}'; " + (
+            f"did you mean '{close[0]}'?" if close else "remove it, or quote the text before it if that has a comma"
+        )
     if error["type"] == "missing":
         return f"key '{key}' is missing"
     message = str(error["msg"]).removeprefix("Value error, ")

@@ -1,6 +1,6 @@
 """What ``experiments/<paper>/`` holds: the paper, its published tables and its claims.
 
-A published cell is a number, a text (in columns of kind ``text``) or ``?``: not known, and shown so. Where each comes from is part of the cell.
+A published cell is a number, a text (in columns of kind ``text``) or ``?``: not known, and shown so. Where it comes from is part of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -129,8 +129,8 @@ class Table(Strict):
             return given
         filled: dict[Any, Any] = {}
         for name, column in given["columns"].items():
-            known = {} if not isinstance(name, str) or metrics.unknown([name]) else metrics.metric(name)
-            if known and (column is None or isinstance(column, Mapping)):
+            if isinstance(name, str) and not metrics.unknown([name]) and (column is None or isinstance(column, Mapping)):
+                known = metrics.metric(name)
                 defaults = {"unit": known.unit, "better": known.better, "kind": known.kind, "meaning": known.meaning}
                 column = {**defaults, **(column or {})}
             filled[name] = column
@@ -175,16 +175,19 @@ class Table(Strict):
         Raises:
             ValueError: There is no such row, or the table names no data for that scale.
         """
-        return self._at(scale, {**self.data, **self.row(row).data}, "data")
+        data = {str(key): name for given in (self.data, self.row(row).data) for key, name in given.items()}
+        self._require(scale, data, "data")
+        return data[scale]
 
     def seeds_of(self, row: str, scale: str) -> list[int]:
         """Return the seeds that a row is run with at a scale; raises as ``data_of`` does."""
-        return self._at(scale, {**self.seeds, **self.row(row).seeds}, "seeds")
+        seeds = {str(key): values for given in (self.seeds, self.row(row).seeds) for key, values in given.items()}
+        self._require(scale, seeds, "seeds")
+        return seeds[scale]
 
-    def _at(self, scale: str, per_scale: Mapping[Any, Any], what: str) -> Any:
+    def _require(self, scale: str, per_scale: Mapping[str, Any], what: str) -> None:
         if scale not in per_scale:
             raise ValueError(f"table {self.name} names no {what} for scale '{scale}'; {did_you_mean(scale, per_scale)}.")
-        return per_scale[scale]
 
     def problems(self) -> Iterator[Problem]:
         """Yield what the schema alone cannot see: names that nothing bears."""

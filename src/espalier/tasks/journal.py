@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from espalier.data import TensorLoader
 from espalier.tasks.classification import Classification
 
 Series = dict[str, list[list[float]]]
@@ -22,13 +23,17 @@ class Journal(pl.callbacks.Checkpoint):
 
     Args:
         checkpoint: File of the resume checkpoint, replaced whole after every epoch.
+        loader: Training batches; told the next epoch here, because Lightning fetches its first batch before any hook of that epoch.
         seed: What the generators are reseeded from, with the epoch: an interrupted run equals an undisturbed one.
         first_epoch: Epochs that earlier steps of the row trained: where ``progress/epoch`` goes on.
         on_epoch: Called with ``progress/epoch`` and the figures of the epoch.
     """
 
-    def __init__(self, checkpoint: Path, *, seed: str, first_epoch: int, on_epoch: Callable[[int, dict[str, float]], None]) -> None:
-        self.checkpoint, self.seed, self.first_epoch, self.on_epoch = checkpoint, seed, first_epoch, on_epoch
+    def __init__(
+        self, checkpoint: Path, *, loader: TensorLoader, seed: str, first_epoch: int, on_epoch: Callable[[int, dict[str, float]], None]
+    ) -> None:
+        self.checkpoint, self.loader, self.seed, self.first_epoch, self.on_epoch = checkpoint, loader, seed, first_epoch, on_epoch
+        self.epochs_done = 0
         self.series: Series = {}
         self.best: dict[str, Any] | None = None
 
@@ -40,10 +45,11 @@ class Journal(pl.callbacks.Checkpoint):
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"series": self.series, "best": self.best}
+        return {"series": self.series, "best": self.best, "epochs_done": self.epochs_done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.series, self.best = state_dict["series"], state_dict["best"]
+        self.series, self.best, self.epochs_done = state_dict["series"], state_dict["best"], state_dict["epochs_done"]
+        self.loader.set_epoch(self.epochs_done)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Classification) -> None:
         del pl_module
@@ -51,7 +57,9 @@ class Journal(pl.callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classification) -> None:
         figures = dict(pl_module.epoch_figures)
-        progress = self.first_epoch + trainer.current_epoch + 1
+        self.epochs_done = trainer.current_epoch + 1
+        self.loader.set_epoch(self.epochs_done)
+        progress = self.first_epoch + self.epochs_done
         for name, value in figures.items():
             self.series.setdefault(name, []).append([progress, value])
         if self.best is None or figures["val/top1_pct"] > self.best["val/top1_pct"]:

@@ -30,6 +30,7 @@ class MethodCallback(pl.Callback):
         self.restored = state_dict  # Lightning restores before on_fit_start, and start() would overwrite it
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Classification) -> None:
+        del trainer
         if self.restored is None:
             self.method.start(pl_module.model)
 

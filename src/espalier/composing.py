@@ -1,0 +1,204 @@
+"""From a row's name to its resolved config: rows as Hydra groups, ``row=X`` rewritten, rate files read, identity taken."""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from espalier.record import digest
+from espalier.tables.published import rate_file, table
+from espalier.tables.schema import Table
+
+SCALES = ("smoke", "desk", "paper")
+NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
+TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
+
+OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
+
+
+def config_dir() -> Path:
+    """Return the folder of the configs: the package's in a wheel, the repository's otherwise."""
+    packaged = Path(__file__).parent / "_conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def own_config_dir() -> str | None:
+    """Return the user's own folder of configs, ``ESPALIER_CONFIG``, as an absolute path."""
+    own = os.environ.get("ESPALIER_CONFIG")
+    return None if own is None else str(Path(own).resolve())
+
+
+def check_scale(scale: str) -> None:
+    """Raise ``ValueError`` with the nearest name unless ``scale`` is one."""
+    if scale not in SCALES:
+        near = difflib.get_close_matches(scale, SCALES, n=1, cutoff=0.0)
+        raise ValueError(f"scale={scale} is not one of {', '.join(SCALES)}; did you mean {near[0]}?")
+
+
+def register_rows(name: str, scale: str) -> Table:
+    """Register the rows of ``paper/table`` as the Hydra group ``row/<paper>/<table>``, with the data they see at ``scale``; return the table."""
+    check_scale(scale)
+    published = table(name)
+    store = ConfigStore.instance()
+    for row, entry in published.runnable.items():
+        defaults, values = _split(entry.overrides or [])
+        defaults += [{"override /data": published.data_of(row, scale)}]
+        values |= {"row": row}
+        node = {"defaults": [*defaults, "_self_"], **values}
+        store.store(group=f"row/{published.paper}/{published.table}", name=row, package="_global_", node=node)
+    return published
+
+
+def _split(overrides: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Split Hydra overrides into choices of groups, which go to a defaults list, and values."""
+    defaults: list[Any] = []
+    values = OmegaConf.create({})
+    for override in OverridesParser.create().parse_overrides(overrides=list(overrides)):
+        if (config_dir() / override.key_or_group).is_dir() or _own_group(override.key_or_group):
+            defaults.append({f"override /{override.key_or_group}": override.value()})
+        else:
+            OmegaConf.update(values, override.key_or_group, override.value(), force_add=True)
+    plain = OmegaConf.to_container(values)
+    assert isinstance(plain, dict)
+    return defaults, {str(key): value for key, value in plain.items()}
+
+
+def _own_group(group: str) -> bool:
+    own = own_config_dir()
+    return own is not None and (Path(own) / group).is_dir()
+
+
+def rewrite(name: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides as Hydra takes them: the experiment first, ``row=X`` as ``+row/<paper>/<table>=X``.
+
+    Raises:
+        ValueError: A row does not exist; the message lists the nearest.
+    """
+    published = table(name)
+    rewritten = [f"+experiment={published.paper}/{published.table}"]
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if key == "row" and separator:
+            if not any(mark in value for mark in "(*"):
+                for row in value.split(","):
+                    published.row(row)
+            rewritten.append(f"+row/{published.paper}/{published.table}={value}")
+        else:
+            rewritten.append(override)
+    return rewritten
+
+
+@contextmanager
+def hydra_ready() -> Iterator[None]:
+    """Make ``compose`` usable, inside a Hydra job and outside."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+
+
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Return the config of ``paper/table`` under the given overrides.
+
+    Raises:
+        ValueError: An override names a key, a group or an option that does not exist.
+    """
+    own = own_config_dir()
+    search = [] if own is None else [f"hydra.searchpath=[file://{own}]"]
+    with hydra_ready():
+        try:
+            return compose("config", overrides=[*rewrite(name, overrides), *search])
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_explain(error, overrides)) from error
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    message = str(error).splitlines()[0]
+    known = _known_keys(config_dir())
+    unknown = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    near = {match for key in unknown if key not in known for match in difflib.get_close_matches(key, known, n=2)}
+    return f"{message}" + (f" Nearest keys: {', '.join(sorted(near))}." if near else "")
+
+
+def _known_keys(folder: Path) -> set[str]:
+    """Return the dotted keys that the configs define."""
+    keys: set[str] = set()
+    for path in folder.glob("*/*.yaml"):
+        keys |= {f"{path.parent.name}.{key}" for key in _dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
+    keys |= set(_dotted(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))))
+    return keys | {path.name for path in folder.iterdir() if path.is_dir()} | {"row", "scale", "seed", "rate"}
+
+
+def _dotted(content: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key, value in content.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            names += _dotted(value, f"{prefix}{key}.")
+    return names
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return the config with every interpolation resolved and every rate file read into its constraint."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    steps = plain["recipe"]["steps"]
+    for step_name, step in steps.items():
+        if missing := [key for key, value in step.items() if value == "???"]:
+            raise ValueError(f"step '{step_name}' lacks {', '.join(missing)}; give it on the command line.")
+        if isinstance(step.get("constraint"), dict):
+            _read_rates(step["constraint"], step_name)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _read_rates(constraint: dict[str, Any], step: str) -> None:
+    name = constraint.pop("rate_file", None)
+    if name in (None, "???"):
+        if name == "???":
+            raise ValueError(f"step '{step}' needs a rate file, such as constraint.rate_file=progressive-admm/lenet5-71x.")
+        return
+    content = yaml.safe_load(rate_file(name).read_text(encoding="utf-8"))
+    constraint["rate"] = None
+    for key in ("kept", "rates"):
+        constraint[key] = content.get(key)
+
+
+def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any]:
+    """Return those parts of a resolved config that can change its result."""
+    data = config["data"]
+    return {
+        "scale": config["scale"],
+        "seed": config["seed"],
+        "model": config["model"],
+        "data": None if data is None else {key: value for key, value in data.items() if key not in NEUTRAL_DATA},
+        "fingerprint": fingerprint,
+        "task": config["task"],
+        "steps": [[name, step] for name, step in config["recipe"]["steps"].items()],
+        "trainer": {key: config["trainer"][key] for key in TRAINER_IDENTITY},
+        "test_every_epoch": config["test_every_epoch"],
+    }
+
+
+def step_keys(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return each step's key: the hash of what it reads and of the key before it."""
+    shared = {key: value for key, value in identity.items() if key != "steps"}
+    keys: dict[str, str] = {}
+    before = digest(shared)
+    for name, step in identity["steps"]:
+        before = keys[name] = digest([step, before])
+    return keys

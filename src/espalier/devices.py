@@ -1,0 +1,45 @@
+"""What this machine is: plain data for records and timings."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+RELEVANT_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd")
+
+
+@dataclass(frozen=True)
+class CpuDevice:
+    """A CPU as the kernel describes it.
+
+    Args:
+        name: Model name.
+        flags: Instruction sets that our kernels or the engines care about.
+        num_cores: Cores this process may use.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    num_cores: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.num_cores} cores; {' '.join(self.flags)})"
+
+
+def cpu() -> CpuDevice:
+    """Return the CPU of this machine; detected, never assumed."""
+    facts: dict[str, str] = {}
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+    present = set(facts.get("flags", facts.get("Features", "")).split())
+    name = " ".join(filter(None, [facts.get("model name") or platform.processor() or platform.machine(), _family(facts)]))
+    return CpuDevice(name, tuple(flag for flag in RELEVANT_FLAGS if flag in present), len(os.sched_getaffinity(0)))
+
+
+def _family(facts: dict[str, str]) -> str:
+    if "cpu family" not in facts:
+        return ""
+    return f"family {facts['cpu family']} model {facts.get('model', '?')}"

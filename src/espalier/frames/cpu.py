@@ -1,0 +1,92 @@
+"""Measured on this machine's CPU: the eager forward pass."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from espalier.devices import cpu
+from espalier.record import Measurement
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Time the eager fp32 forward pass.
+
+    Args:
+        num_threads: Threads PyTorch may use.
+        batch_size: Samples a pass.
+        num_warmup: Passes before the clock runs.
+        num_runs: Passes timed one by one.
+    """
+
+    num_threads: int
+    batch_size: int
+    num_warmup: int
+    num_runs: int
+
+    def measure(self, model: nn.Module, example: Tensor, *, checkpoint: str, weights: Literal["trained", "random"]) -> Measurement:
+        """Return p10, p50 and p90 of one forward pass.
+
+        Args:
+            model: The network; put into evaluation mode for the timing.
+            example: One sample, ``(1, ...)``; repeated to the batch.
+            checkpoint: Digest of the weights.
+            weights: Whether they are trained.
+        """
+        batch = example.repeat(self.batch_size, *[1] * (example.ndim - 1))
+        training = model.training
+        model.eval()
+        with machine_lock(), _threads(self.num_threads), torch.inference_mode():
+            for _ in range(self.num_warmup):
+                model(batch)
+            times_ms = []
+            for _ in range(self.num_runs):
+                start = time.perf_counter_ns()
+                model(batch)
+                times_ms.append((time.perf_counter_ns() - start) / 1e6)
+        model.train(training)
+        cuts = statistics.quantiles(times_ms, n=10)
+        return Measurement(
+            checkpoint=checkpoint,
+            weights=weights,
+            frame="cpu",
+            kind="measured",
+            engine="pytorch-eager",
+            device=cpu().name,
+            precision="fp32",
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            num_warmup=self.num_warmup,
+            num_runs=self.num_runs,
+            metrics={"latency_ms_p10": cuts[0], "latency_ms_p50": statistics.median(times_ms), "latency_ms_p90": cuts[8]},
+            versions={"torch": version("torch")},
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+@contextmanager
+def machine_lock() -> Iterator[None]:
+    """Hold the lock that keeps two measurements on one machine apart."""
+    with FileLock(Path(tempfile.gettempdir()) / "espalier-measure.lock", mode=0o666):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

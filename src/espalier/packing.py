@@ -1,0 +1,197 @@
+"""Packed checkpoints: sparse and quantized weights as they would be shipped, in one safetensors file without a pickle.
+
+A weight held by a ``Support`` stores the kept values and their places; one wholly ``Pinned`` to few levels stores a codebook and packed
+codes. Places are a bitmap or gaps, whichever is smaller: gaps of 8 or 16 bits between kept weights in flat order, with fillers (the top
+value, which skips and keeps nothing) where a gap does not fit.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from espalier.constraints import Assignment, Pinned, Support, Target
+from espalier.constraints.frozen import as_frozen
+
+FORMAT = "espalier-packed-1"
+MAX_LEVELS = 256
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """Bytes of a packed checkpoint.
+
+    Args:
+        tensors: Parameter -> part (``dense``, ``values``, ``places``, ``codes``, ``codebook``) -> bytes.
+        file_bytes: Size of the file.
+        digest: SHA-256 of its tensors.
+    """
+
+    tensors: Mapping[str, Mapping[str, int]]
+    file_bytes: int
+    digest: str
+
+    @property
+    def counted_bytes(self) -> int:
+        """Return the sum over all parts; the file adds its header."""
+        return sum(sum(parts.values()) for parts in self.tensors.values())
+
+
+def pack(path: Path, weights: Mapping[str, Tensor], frozen: Assignment | None, meta: Mapping[str, Any]) -> PackReport:
+    """Write ``weights`` to ``path``, those of frozen targets packed.
+
+    Args:
+        path: The file; replaced whole.
+        weights: A state dict.
+        frozen: The sets the weights lie in. A target that slices a parameter is stored dense.
+        meta: JSON-able facts that travel along (how to rebuild the model).
+
+    Raises:
+        ValueError: A weight lies outside its frozen set.
+    """
+    held = {target: as_frozen(part) for targets, part in frozen.parts for target in targets} if frozen else {}
+    tensors: dict[str, Tensor] = {}
+    layout: dict[str, dict[str, Any]] = {}
+    for name, weight in weights.items():
+        target = Target(name)
+        if target in held and (outside := held[target].outside({target: weight})):
+            raise ValueError(f"{outside} weights of {name} lie outside the set frozen for them; project before packing.")
+        parts, layout[name] = _packed(weight, held.get(target), target)
+        tensors |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
+    header = {"format": FORMAT, "layout": layout, "meta": dict(meta)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    save_file(tensors, temporary, metadata={"espalier": json.dumps(header, separators=(",", ":"))})
+    temporary.replace(path)
+    report: dict[str, dict[str, int]] = {}
+    content = hashlib.sha256()
+    for key in sorted(tensors):
+        name, _, part = key.rpartition("/")
+        report.setdefault(name, {})[part] = tensors[key].numel() * tensors[key].element_size()
+        content.update(
+            key.encode() + tensors[key].contiguous().view(torch.uint8).numpy().tobytes() if tensors[key].numel() else key.encode()
+        )
+    return PackReport(report, path.stat().st_size, content.hexdigest())
+
+
+def unpack(path: Path) -> tuple[dict[str, Tensor], Assignment | None, dict[str, Any]]:
+    """Return the state dict, the frozen sets and the facts that ``pack`` wrote, bit for bit.
+
+    Raises:
+        ValueError: The file is missing, damaged, or no packed checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as content:
+            header = json.loads((content.metadata() or {}).get("espalier", "{}"))
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a packed checkpoint ({error}); copy it anew or pack the run again.") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is of format '{header.get('format')}', this espalier reads '{FORMAT}'.")
+    weights: dict[str, Tensor] = {}
+    parts: list[tuple[tuple[Target, ...], Support | Pinned]] = []
+    for name, facts in header["layout"].items():
+        own = {key.rpartition("/")[2]: tensor for key, tensor in tensors.items() if key.rpartition("/")[0] == name}
+        weights[name], frozen = _unpacked(own, facts, Target(name))
+        if frozen is not None:
+            parts.append(((Target(name),), frozen))
+    return weights, Assignment(parts) if parts else None, header["meta"]
+
+
+def _packed(weight: Tensor, frozen: Support | Pinned | None, target: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    shape = list(weight.shape)
+    if isinstance(frozen, Support):
+        kept = frozen.masks[target].cpu().flatten()
+        places, facts = _places(kept)
+        return {"values": weight.flatten()[kept].contiguous(), **places}, {
+            "kind": "support",
+            "shape": shape,
+            "structure": frozen.structure,
+            **facts,
+        }
+    if isinstance(frozen, Pinned) and bool(frozen.pinned[target].all()):
+        levels, codes = torch.unique(weight.flatten(), return_inverse=True)
+        if len(levels) <= MAX_LEVELS:
+            return _quantized(levels, codes, shape)
+    return {"dense": weight.contiguous()}, {"kind": "dense"}
+
+
+def _quantized(levels: Tensor, codes: Tensor, shape: list[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Store codes densely, or, where zeros prevail, the places of the others and their codes."""
+    zero = (levels == 0).nonzero().flatten().tolist()
+    dense_bits = _bits(len(levels))
+    if not zero:
+        return {"codebook": levels, "codes": _pack_bits(codes, dense_bits)}, {"kind": "levels", "shape": shape, "bits": dense_bits}
+    kept = codes != zero[0]
+    places, facts = _places(kept)
+    nonzero = levels[levels != 0]
+    sparse_codes = codes[kept] - (codes[kept] > zero[0]).long()
+    bits = _bits(len(nonzero))
+    parts = {"codebook": nonzero, "codes": _pack_bits(sparse_codes, bits), **places}
+    return parts, {"kind": "sparse_levels", "shape": shape, "bits": bits, **facts}
+
+
+def _unpacked(parts: Mapping[str, Tensor], facts: Mapping[str, Any], target: Target) -> tuple[Tensor, Support | Pinned | None]:
+    if facts["kind"] == "dense":
+        return parts["dense"], None
+    shape = facts["shape"]
+    count = int(np.prod(shape))
+    if facts["kind"] == "levels":
+        weight = parts["codebook"][_unpack_bits(parts["codes"], facts["bits"], count)].view(shape)
+        return weight, Pinned({target: weight}, {target: torch.ones_like(weight, dtype=torch.bool)})
+    kept = _kept(parts, facts, count)
+    flat = torch.zeros(count, dtype=parts["values" if facts["kind"] == "support" else "codebook"].dtype)
+    if facts["kind"] == "support":
+        flat[kept] = parts["values"]
+        return flat.view(shape), Support({target: kept.view(shape)}, facts["structure"])
+    flat[kept] = parts["codebook"][_unpack_bits(parts["codes"], facts["bits"], int(kept.sum()))]
+    weight = flat.view(shape)
+    return weight, Pinned({target: weight}, {target: torch.ones_like(weight, dtype=torch.bool)})
+
+
+def _places(kept: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the smallest of a bitmap and gaps of 8 or 16 bits."""
+    bitmap = torch.from_numpy(np.packbits(kept.numpy()))
+    choices = [({"places": bitmap}, {"places": "bitmap"})]
+    index = kept.nonzero().flatten().numpy()
+    gaps = np.diff(index, prepend=-1) - 1
+    for dtype in (np.uint8, np.uint16):
+        top = np.iinfo(dtype).max  # this value skips so many places and keeps none
+        fillers = gaps // top
+        stream = np.full(int((fillers + 1).sum()), top, dtype=dtype)
+        stream[np.cumsum(fillers + 1) - 1] = gaps % top
+        choices.append(({"places": torch.from_numpy(stream)}, {"places": f"gaps{stream.itemsize * 8}"}))
+    return min(choices, key=lambda choice: choice[0]["places"].numel() * choice[0]["places"].element_size())
+
+
+def _kept(parts: Mapping[str, Tensor], facts: Mapping[str, Any], count: int) -> Tensor:
+    stored = parts["places"].numpy()
+    if facts["places"] == "bitmap":
+        return torch.from_numpy(np.unpackbits(stored, count=count).astype(bool))
+    filler = stored == np.iinfo(stored.dtype).max
+    steps = stored.astype(np.int64) + ~filler
+    kept = torch.zeros(count, dtype=torch.bool)
+    kept[torch.from_numpy((np.cumsum(steps) - 1)[~filler])] = True
+    return kept
+
+
+def _bits(num_levels: int) -> int:
+    return max(1, (num_levels - 1).bit_length())
+
+
+def _pack_bits(codes: Tensor, bits: int) -> Tensor:
+    planes = (codes.numpy()[:, None] >> np.arange(bits)) & 1
+    return torch.from_numpy(np.packbits(planes.astype(np.uint8).flatten()))
+
+
+def _unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
+    planes = np.unpackbits(packed.numpy(), count=count * bits).reshape(count, bits).astype(np.int64)
+    return torch.from_numpy((planes << np.arange(bits)).sum(1))

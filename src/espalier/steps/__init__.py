@@ -1,0 +1,8 @@
+"""Steps: functions State -> State that a recipe strings together."""
+
+from espalier.steps.check import alternation
+from espalier.steps.context import Context
+from espalier.steps.state import State
+from espalier.steps.training import constrain, retrain, train
+
+__all__ = ["Context", "State", "alternation", "constrain", "retrain", "train"]

@@ -1,0 +1,41 @@
+"""What a step may use beside the State it is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from espalier.data import ImageData
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A step's surroundings.
+
+    Args:
+        name: The step's name in its recipe.
+        key: Hash of all that the step's result depends on.
+        seed: The run's seed.
+        folder: Where the step may keep what it needs to go on after a kill.
+        data: The data set.
+        model: Builds the untrained network; the caller has seeded the generators.
+        task: Builds the LightningModule: ``task(model, optimizer=..., rate_factor=...)``.
+        trainer: Arguments of ``pl.Trainer``.
+        test_every_epoch: Whether test accuracy is noted after every epoch (the papers' protocol).
+        on_epoch: Called with ``progress/epoch`` and the figures of an epoch.
+    """
+
+    name: str
+    key: str
+    seed: int
+    folder: Path
+    data: ImageData
+    model: Callable[[], nn.Module]
+    task: Callable[..., Any]
+    trainer: Mapping[str, Any]
+    test_every_epoch: bool
+    on_epoch: OnEpoch

@@ -1,0 +1,151 @@
+"""The steps that train: freely, into a constraint, and within what a constraint froze."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from espalier.constraints import Assignment
+from espalier.methods import MaskedRetraining, Method
+from espalier.steps.context import Context
+from espalier.steps.fit import Fitted, Optimizer, Schedule, fit
+from espalier.steps.state import Series, State
+from espalier.tasks import accuracy
+
+Assign = Callable[[nn.Module], Assignment]
+
+
+def train(state: State, context: Context, *, epochs: int, optimizer: Optimizer, schedule: Schedule) -> State:
+    """Train the dense network; the epoch that validation chose is kept."""
+    model = restored(state, context)
+    fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=None)
+    return _next(state, model, fitted, context, epochs=epochs, frozen=state.frozen)
+
+
+def constrain(
+    state: State,
+    context: Context,
+    *,
+    epochs: int,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    method: Callable[..., Method],
+    constraint: Assign,
+    freeze: bool,
+) -> State:
+    """Train into a constraint, then project the last weights and freeze the choice (progressive-admm, M2: last, not best).
+
+    The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``.
+
+    Args:
+        state: The network and what earlier steps froze.
+        context: The step's surroundings.
+        epochs: Epochs; 0 projects at once.
+        optimizer: Parameters -> optimizer.
+        schedule: Factor on the learning rate.
+        method: Builds the method from the assignment.
+        constraint: Gives each layer its set.
+        freeze: False leaves the weights near the set, for a partial map to bring in.
+    """
+    model = restored(state, context)
+    asked = constraint(model)
+    assignment = asked.within(held_by(asked, state.frozen))
+    runner = method(assignment, epochs=epochs, frozen=state.frozen)
+    series: Series = {}
+    if epochs:
+        examine = hard_pruned(assignment, context)
+        fitted = fit(
+            model,
+            context,
+            epochs=epochs,
+            first_epoch=state.epochs,
+            optimizer=optimizer,
+            schedule=schedule,
+            method=runner,
+            examine=examine,
+        )
+        series = fitted.series
+    admm = {name: points[-1][1] for name, points in series.items() if name.startswith("admm/")}
+    after = State(weights_of(model), state.frozen, {**state.metrics, **admm}, state.extended(series), state.epochs + epochs)
+    hard = hard_pruned(assignment, context)(model)
+    if not freeze:
+        after.metrics |= hard
+        return after
+    frozen, outside = settle(model, getattr(runner, "assignment", assignment))
+    after.frozen = frozen if state.frozen is None else state.frozen.merged(frozen)
+    after.weights = weights_of(model)
+    top1 = accuracy(model, context.data.val_loader())
+    after.metrics |= {"hard/top1_pct": top1, "val/top1_pct": top1, "weights_outside_set": float(outside)}
+    return after
+
+
+def retrain(state: State, context: Context, *, epochs: int, optimizer: Optimizer, schedule: Schedule) -> State:
+    """Train within the frozen sets; the epoch that validation chose is kept.
+
+    Raises:
+        ValueError: No earlier step froze anything.
+    """
+    if state.frozen is None:
+        raise ValueError(
+            f"step '{context.name}' retrains within frozen sets, but no earlier step froze any; put a constrain step before it."
+        )
+    model = restored(state, context)
+    method = MaskedRetraining(state.frozen)
+    fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=method)
+    after = _next(state, model, fitted, context, epochs=epochs, frozen=state.frozen)
+    after.metrics["weights_outside_set"] = float(state.frozen.outside(state.frozen.read(model)))
+    after.metrics["retrain/train_loss_mean"] = sum(value for _, value in fitted.series["train/loss"]) / epochs
+    return after
+
+
+def restored(state: State, context: Context) -> nn.Module:
+    """Return the network with the state's weights; untrained where there are none yet."""
+    model = context.model()
+    if state.weights:
+        model.load_state_dict(state.weights)
+    return model
+
+
+def held_by(asked: Assignment, frozen: Assignment | None) -> Assignment | None:
+    """Return those frozen parts that ``asked`` constrains further."""
+    if frozen is None:
+        return None
+    parts = [(targets, part) for targets, part in frozen.parts if set(targets) & set(asked.targets)]
+    return Assignment(parts) if parts else None
+
+
+@torch.no_grad()
+def settle(model: nn.Module, assignment: Assignment) -> tuple[Assignment, int]:
+    """Project the model's weights, freeze the choice; return the frozen sets and how many weights lie outside them."""
+    weights = assignment.read(model)
+    frozen = assignment.freeze(weights)
+    assignment.write(model, frozen.project(assignment.project(weights)))
+    return frozen, frozen.outside(frozen.read(model))
+
+
+def hard_pruned(assignment: Assignment, context: Context) -> Callable[[nn.Module], dict[str, float]]:
+    """Return a function that gives the validation accuracy of a model after projecting its weights; the model is left as it was."""
+
+    @torch.no_grad()
+    def examine(model: nn.Module) -> dict[str, float]:
+        weights = assignment.read(model)
+        assignment.write(model, assignment.project(weights))
+        figures = {"hard/top1_pct": accuracy(model, context.data.val_loader())}
+        assignment.write(model, weights)
+        return figures
+
+    return examine
+
+
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """Return a copy of the model's state dict on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _next(state: State, model: nn.Module, fitted: Fitted, context: Context, *, epochs: int, frozen: Assignment | None) -> State:
+    model.load_state_dict(fitted.best)
+    metrics = {**state.metrics, "val/top1_pct": max(value for _, value in fitted.series["val/top1_pct"])}
+    if context.test_every_epoch:
+        metrics["top1_pct_best_test"] = max(value for _, value in fitted.series["test/top1_pct"])
+    return State(weights_of(model), frozen, metrics, state.extended(fitted.series), state.epochs + epochs)

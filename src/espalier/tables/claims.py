@@ -1,0 +1,287 @@
+"""Do a paper's claims hold in our records?
+
+A claim is judged at the highest scale for which every row that it reads has records, from one's own where they are complete, else from the
+shipped ones. Seeds are paired. An inequality holds if the 90 % interval of its mean clears the bound less the tolerance, fails if it misses
+wholly, else nothing is concluded; nor is it under three seeds, behind a failed dense gate, or at smoke scale.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from espalier.record import Record
+from espalier.tables import expressions
+from espalier.tables.intervals import mean_interval
+from espalier.tables.published import Paper
+from espalier.tables.schema import SCALES, Claim, Inequality
+from espalier.tables.selection import Records
+
+Word = Literal["holds", "fails", "inconclusive", "not run"]
+SourceName = Literal["own", "shipped"]
+MIN_SEEDS = 3
+SLACK = 1e-9  # of the bound's size: 99.2 - 99.1 is not 0.1 in floating point
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say about one inequality.
+
+    Args:
+        name: What it asks.
+        expression: As in ``claims.yaml``.
+        bound: ``>= X`` or ``<= X``, tolerance included in words.
+        verdict: Of this inequality alone.
+        reason: Why nothing is concluded; empty otherwise.
+        by_seed: Seed -> value.
+        mean: Over the seeds; None without values.
+        low: Lower end of the 90 % interval; None under two seeds.
+        high: Upper end.
+    """
+
+    name: str
+    expression: str
+    bound: str
+    verdict: Word
+    reason: str
+    by_seed: Mapping[int, float]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about one claim.
+
+    Args:
+        id: Number of the claim.
+        statement: The claim.
+        verdict: All inequalities hold; or one fails; or neither is sure; or nothing was run.
+        reason: Why it is not ``holds``; empty if it is.
+        figures: One finding per inequality, fairness conditions first.
+        scale: Scale it was judged at; None where nothing was run.
+        seeds: Seeds behind it.
+        source: Whose records.
+        untested: The part of the claim that our runs leave out.
+    """
+
+    id: int
+    statement: str
+    verdict: Word
+    reason: str
+    figures: tuple[Finding, ...]
+    scale: str | None
+    seeds: tuple[int, ...]
+    source: SourceName | None
+    untested: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values, with seeds as text in the figures."""
+        plain = asdict(self) | {"seeds": list(self.seeds)}
+        plain["figures"] = [
+            asdict(finding) | {"by_seed": {str(seed): value for seed, value in finding.by_seed.items()}} for finding in self.figures
+        ]
+        return plain
+
+
+def judge(paper: Paper, own: Iterable[Record], shipped: Iterable[Record] | None = None) -> list[Verdict]:
+    """Return one verdict per claim of the paper, in its order.
+
+    Args:
+        paper: The paper.
+        own: One's own records, of any paper.
+        shipped: Reference records; None takes those that came with the paper.
+    """
+    sources: dict[SourceName, Records] = {
+        "own": Records(own, paper.name),
+        "shipped": Records(paper.shipped_records() if shipped is None else shipped, paper.name),
+    }
+    return [_judge(paper, claim, sources) for claim in paper.claims.claims]
+
+
+def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records]) -> Verdict:
+    def verdict(
+        word: Word, reason: str, figures: Sequence[Finding] = (), scale: str | None = None, source: SourceName | None = None
+    ) -> Verdict:
+        seeds = tuple(sorted({seed for finding in figures for seed in finding.by_seed}))
+        return Verdict(claim.id, claim.statement, word, reason, tuple(figures), scale, seeds, source, claim.untested)
+
+    given = [one for condition in claim.given for one in condition.expanded()]
+    tests = [one for test in claim.tests for one in test.expanded()]
+    if not tests:
+        return verdict("not run", claim.untested)
+    if (place := _place(given, tests, sources)) is None:
+        missing = _missing(given + tests, sources)
+        return verdict("not run", "no records of " + ", ".join(missing) if missing else "no scale has records of all rows it reads")
+    scale, source = place
+    records = sources[source]
+    gate = _gate(paper, [*given, *tests], records, scale) if claim.gated else ""
+    conditions = [_condition(condition, records, scale) for condition in given]
+    findings = [_find(test, records, scale, gate) for test in tests]
+    figures = [*conditions, *findings]
+    if unfair := [condition for condition in conditions if condition.verdict != "holds"]:
+        return verdict("inconclusive", f"the comparison is not fair: {unfair[0].name}{_because(unfair[0])}", figures, scale, source)
+    for word in ("fails", "inconclusive", "not run"):
+        if first := [finding for finding in findings if finding.verdict == word]:
+            overall: Word = "fails" if word == "fails" else "inconclusive"
+            return verdict(overall, "; ".join(dict.fromkeys(_reason(finding) for finding in first)), figures, scale, source)
+    return verdict("holds", "", figures, scale, source)
+
+
+def _place(
+    given: Sequence[Inequality], tests: Sequence[Inequality], sources: Mapping[SourceName, Records]
+) -> tuple[str, SourceName] | None:
+    """Return the highest scale, and whose records, at which all rows have some; else the highest at which some test can be read."""
+    for complete in (True, False):
+        for scale in reversed(SCALES):
+            made_for = [test for test in tests if test.scales is None or scale in test.scales]
+            for source, records in sources.items():
+                asked = [*given, *made_for] if complete and made_for else made_for
+                answered = [all(records.has(row, scale) for row in _rows(test)) for test in asked]
+                if answered and (all(answered) if complete else any(answered)):
+                    return scale, source
+    return None
+
+
+def _rows(test: Inequality) -> list[str]:
+    return list(dict.fromkeys(row for _, row, _ in expressions.readings(test.expression)))
+
+
+def _missing(tests: Sequence[Inequality], sources: Mapping[SourceName, Records]) -> list[str]:
+    rows = dict.fromkeys(row for test in tests for row in _rows(test))
+    return [row for row in rows if not any(records.has(row, scale) for records in sources.values() for scale in SCALES)]
+
+
+def _gate(paper: Paper, tests: Sequence[Inequality], records: Records, scale: str) -> str:
+    """Return why the rows' dense baselines do not let them be judged; empty if they do."""
+    for name in dict.fromkeys(row.partition("/")[0] for test in tests for row in _rows(test)):
+        table = paper.table(name)
+        gate, baseline = table.dense_gate, table.dense_row
+        reference = gate.at_least.get(scale) if gate is not None and scale in SCALES else None
+        if gate is None or baseline is None or reference is None:
+            continue
+        reached = [record.metrics.get(gate.metric) for record in records.of("/".join(baseline), scale).by_seed.values()]
+        values = [value for value in reached if value is not None]
+        if not values:
+            return f"baseline not run: {'/'.join(baseline)} has no {gate.metric} at {scale}"
+        if (mean := statistics.fmean(values)) < reference:
+            return f"baseline not reached: {'/'.join(baseline)} has {mean:.2f}, the reference at {scale} is {reference:g} ({gate.metric})"
+    return ""
+
+
+def _values(test: Inequality, records: Records, scale: str) -> tuple[dict[int, float], str]:
+    """Return the expression's value of each seed that all its rows share, and what stands in the way."""
+    rows = _rows(test)
+    if test.scales is not None and scale not in test.scales:
+        return {}, f"made for scale {' or '.join(test.scales)}"
+    if absent := [row for row in rows if not records.has(row, scale)]:
+        return {}, "no records of " + ", ".join(absent)
+    chosen = {row: records.of(row, scale) for row in rows}
+    seen = [row for row in rows if chosen[row].data is not None]
+    if any(chosen[row].data != chosen[seen[0]].data for row in seen):
+        return {}, "the rows saw different data: " + ", ".join(seen)
+    seeds = sorted(set.intersection(*(set(selection.by_seed) for selection in chosen.values()))) if rows else []
+    if not seeds:
+        return {}, "no seed is common to " + ", ".join(rows)
+    values: dict[int, float] = {}
+    for seed in seeds:
+        try:
+            value = expressions.evaluate(test.expression, {}, {}, _functions({row: chosen[row].by_seed[seed] for row in rows}))
+        except _MissingError as error:
+            return {}, f"{error} (seed {seed})"
+        if value is None:
+            return {}, f"'{test.expression}' divides by zero (seed {seed})"
+        values[seed] = value
+    return values, ""
+
+
+class _MissingError(ValueError):
+    """A record lacks what an expression reads."""
+
+
+def _functions(by_row: Mapping[str, Record]) -> dict[str, Callable[..., float]]:
+    def m(row: str, metric: str) -> float:
+        value = by_row[row].metrics.get(metric)
+        if value is None:
+            raise _MissingError(f"the record of {row} lacks {metric}")
+        return value
+
+    def points(row: str, name: str) -> list[tuple[float, float]]:
+        if not (series := by_row[row].series.get(name)):
+            raise _MissingError(f"the record of {row} lacks the series {name}")
+        return sorted(series)
+
+    def series_mean(row: str, name: str, last_epochs: float | None = None) -> float:
+        series = points(row, name)
+        end = series[-1][0]
+        return statistics.fmean(y for x, y in series if last_epochs is None or x > end - last_epochs)
+
+    return {
+        "m": m,
+        "series_mean": series_mean,
+        "first": lambda row, name: points(row, name)[0][1],
+        "last": lambda row, name: points(row, name)[-1][1],
+    }
+
+
+def _bound(test: Inequality) -> tuple[float, float]:
+    """Return (sign, limit): the inequality is sign * value >= limit, tolerance and rounding granted."""
+    sign, bound = (1.0, test.at_least) if test.at_least is not None else (-1.0, test.at_most)
+    assert bound is not None, "the schema asks for one bound"
+    return sign, sign * bound - test.tolerance - SLACK * max(1.0, abs(bound))
+
+
+def _in_words(test: Inequality) -> str:
+    text = f">= {test.at_least:g}" if test.at_least is not None else f"<= {test.at_most:g}"
+    return text + (f" (tolerance {test.tolerance:g})" if test.tolerance else "")
+
+
+def _condition(test: Inequality, records: Records, scale: str) -> Finding:
+    """Return whether a fairness condition holds in every seed."""
+    values, reason = _values(test, records, scale)
+    sign, limit = _bound(test)
+    mean = statistics.fmean(values.values()) if values else None
+    word: Word = "inconclusive" if reason else "holds" if all(sign * value >= limit for value in values.values()) else "fails"
+    return Finding(test.name, test.expression, _in_words(test), word, reason, values, mean)
+
+
+def _find(test: Inequality, records: Records, scale: str, gate: str) -> Finding:
+    values, reason = _values(test, records, scale)
+    sign, limit = _bound(test)
+
+    def finding(word: Word, why: str, *interval: float) -> Finding:
+        return Finding(test.name, test.expression, _in_words(test), word, why, values, *interval)
+
+    if reason:
+        return finding("not run" if reason.startswith(("no records", "made for")) else "inconclusive", reason)
+    if len(values) < 2:
+        (only,) = values.values()
+        return finding("inconclusive", _why_not(scale, gate, len(values)), only)
+    mean, low, high = mean_interval(list(values.values()))
+    if why := _why_not(scale, gate, len(values)):
+        return finding("inconclusive", why, mean, low, high)
+    nearest, farthest = (low, high) if sign > 0 else (-high, -low)
+    if nearest >= limit:
+        return finding("holds", "", mean, low, high)
+    if farthest < limit:
+        return finding("fails", "", mean, low, high)
+    return finding("inconclusive", "the 90 % interval contains the bound", mean, low, high)
+
+
+def _why_not(scale: str, gate: str, num_seeds: int) -> str:
+    if scale == "smoke":
+        return "smoke scale concludes nothing"
+    if gate:
+        return gate
+    return f"{num_seeds} of {MIN_SEEDS} seeds" if num_seeds < MIN_SEEDS else ""
+
+
+def _because(finding: Finding) -> str:
+    return f" ({finding.reason})" if finding.reason else f" (mean {finding.mean:.4g}, asked {finding.bound})"
+
+
+def _reason(finding: Finding) -> str:
+    if finding.verdict == "fails":
+        return f"{finding.name}: {finding.mean:.4g} [{finding.low:.4g}, {finding.high:.4g}], asked {finding.bound}"
+    return f"{finding.name}: {finding.reason}"

@@ -1,0 +1,151 @@
+"""A compared table as CSV, Markdown, LaTeX or JSON rows."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from espalier.tables.comparison import JSON_KEYS, Cell
+from espalier.tables.names import did_you_mean
+from espalier.tables.schema import UNKNOWN, Column, Table
+
+PARTS = ("published", "shipped", "yours")
+
+
+def export(table: Table, cells: Sequence[Cell], to: str) -> str:
+    """Return a compared table as text.
+
+    Args:
+        table: Published table.
+        cells: What ``compare`` returned for it.
+        to: ``csv``, ``md``, ``latex`` or ``json``.
+
+    Raises:
+        ValueError: There is no such format.
+        ModuleNotFoundError: LaTeX without great-tables; the message says how to install it.
+    """
+    writers: dict[str, Callable[[Table, Sequence[Cell]], str]] = {
+        "csv": lambda _, cells: to_csv(cells),
+        "md": to_markdown,
+        "latex": to_latex,
+        "json": lambda _, cells: to_json(cells),
+    }
+    if to not in writers:
+        raise ValueError(f"no format '{to}'; {did_you_mean(to, writers)}.")
+    return writers[to](table, cells)
+
+
+def to_json(cells: Sequence[Cell]) -> str:
+    """Return one JSON object a cell, in a list; keys as in ``JSON_KEYS``."""
+    return json.dumps([cell.as_json() for cell in cells], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """Return one line a cell, full precision; ``?`` is unknown, empty is not stated or not run."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*JSON_KEYS, "shipped_n", "comparable", "note"], lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        seeds = " ".join(str(seed) for seed in cell.seeds)
+        rest = {"seeds": seeds, "shipped_n": cell.shipped_n, "comparable": cell.comparable, "note": cell.note}
+        writer.writerow(cell.as_json() | rest)
+    return stream.getvalue()
+
+
+def to_markdown(table: Table, cells: Sequence[Cell]) -> str:
+    """Return a pipe table (published | shipped | yours under each column that has any), its source and the cells' notes."""
+    grid = _grid(table, cells)
+    heads = ["row", *(f"{_title(name, table.columns[name])}, {part}" for name, part in grid.heads)]
+    lines = ["| " + " | ".join(_in_markdown(head) for head in heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(_in_markdown(text) for text in (row, *texts)) + " |" for row, texts in grid.rows]
+    about = [f"**{_in_markdown(table.title)}** ({table.name}{f', scale {cells[0].scale}' if cells else ''})", ""]
+    return "\n".join(about + lines + ["", *(f"{_in_markdown(line)}  " for line in _legend(table, cells, grid))]) + "\n"
+
+
+def to_latex(table: Table, cells: Sequence[Cell]) -> str:
+    """Return a LaTeX table (booktabs) with one spanner a column.
+
+    Raises:
+        ModuleNotFoundError: great-tables is not installed.
+    """
+    try:
+        import pandas as pd  # noqa: PLC0415 (takes half a second)
+        from great_tables import GT  # noqa: PLC0415 (optional)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"LaTeX needs {error.name}; install it with: pip install 'espalier[report]'", name=error.name) from error
+    grid = _grid(table, cells)
+    keys = [f"c{index}" for index in range(len(grid.heads))]
+    frame = pd.DataFrame([[row, *texts] for row, texts in grid.rows], columns=["row", *keys])
+    great = GT(frame).tab_header(title=table.title)
+    for name in dict.fromkeys(name for name, _ in grid.heads):
+        under = [key for key, head in zip(keys, grid.heads, strict=True) if head[0] == name]
+        great = great.tab_spanner(label=_title(name, table.columns[name]), columns=under, id=name)
+    great = great.cols_label({"row": "", **{key: part for key, (_, part) in zip(keys, grid.heads, strict=True)}})
+    for line in _legend(table, cells, grid):
+        great = great.tab_source_note(line)
+    return str(great.as_latex()).replace("±", r"$\pm$")  # great-tables has escaped everything else
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Texts of a wide table: ``heads`` names (column, part) of each text in ``rows``."""
+
+    heads: list[tuple[str, str]]
+    rows: list[tuple[str, list[str]]]
+
+
+def _grid(table: Table, cells: Sequence[Cell]) -> _Grid:
+    by_place: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        by_place.setdefault((cell.row, cell.column), []).append(cell)
+    texts = {
+        (row, column, part): _text(table, table.columns[column], here, part) for (row, column), here in by_place.items() for part in PARTS
+    }
+    heads = [(column, part) for column in table.columns for part in PARTS if any(texts.get((row, column, part)) for row in table.rows)]
+    return _Grid(heads, [(row, [texts.get((row, column, part), "") for column, part in heads]) for row in table.rows])
+
+
+def _text(table: Table, column: Column, cells: Sequence[Cell], part: str) -> str:
+    if part == "published":
+        first = cells[0]
+        if first.published is None:
+            return ""
+        mark = "" if first.provenance in (None, table.source.provenance) or first.published == UNKNOWN else f" [{first.provenance}]"
+        return (first.published if isinstance(first.published, str) else f"{first.published:,.10g}") + mark
+    found = []
+    for cell in cells:
+        mean, std, num = (
+            (cell.shipped_mean, cell.shipped_std, cell.shipped_n) if part == "shipped" else (cell.ours_mean, cell.ours_std, len(cell.seeds))
+        )
+        if mean is not None:
+            where = f" ({cell.device})" if column.kind == "measured" else ""
+            found.append(_mean_text(mean, std, num, column) + where)
+    return "; ".join(found)
+
+
+def _mean_text(mean: float, std: float | None, num: int, column: Column) -> str:
+    digits = 2 if column.kind == "accuracy" else 0 if mean == int(mean) and not std else max(0, 3 - len(f"{abs(int(mean))}"))
+    spread = f" ± {std:,.{digits}f}" if std is not None else ""
+    return f"{mean:,.{digits}f}{spread} (n={num})"
+
+
+def _title(name: str, column: Column) -> str:
+    return f"{name} ({column.unit})" if column.unit else name
+
+
+def _legend(table: Table, cells: Sequence[Cell], grid: _Grid) -> list[str]:
+    lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."]
+    if any(part != "published" for _, part in grid.heads):
+        lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
+        if apart := sorted({cell.column for cell in cells if not cell.comparable and (cell.ours_mean, cell.shipped_mean) != (None, None)}):
+            lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
+    if table.note:
+        lines.append(table.note)
+    notes = dict.fromkeys(f"{cell.row}, {cell.column}: {cell.note}" for cell in cells if cell.note)
+    return lines + list(notes)
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text.replace("\n", " "))

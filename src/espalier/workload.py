@@ -1,0 +1,103 @@
+"""The one description of a network that counters, compiler and frames read: ``torch.export`` -> operators with shapes and counts.
+
+One MAC is one multiply-add. Operators without weights count none here.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the exported graph.
+
+    Args:
+        name: Node name in the graph.
+        kind: ATen name, such as ``aten.conv2d.default``.
+        output_shape: Shape of its result; empty where it has none.
+        weight_name: Parameter it multiplies with.
+        macs: Multiply-adds of one sample, zeros included.
+        macs_effective: Those whose weight is not zero.
+        source: Module path it came from.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    weight_name: str | None
+    macs: int
+    macs_effective: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network's operators and its parameters' counts."""
+
+    operators: tuple[Operator, ...]
+    parameters: int
+    weight_names: tuple[str, ...]
+    weights: int
+    weights_nonzero: int
+
+    @property
+    def macs(self) -> int:
+        """Return the multiply-adds of one sample, zeros included."""
+        return sum(operator.macs for operator in self.operators)
+
+    @property
+    def macs_effective(self) -> int:
+        """Return the multiply-adds of one sample whose weight is not zero."""
+        return sum(operator.macs_effective for operator in self.operators)
+
+
+def workload(model: nn.Module, example: Tensor) -> Workload:
+    """Describe ``model`` in evaluation mode on ``example``, a batch of one.
+
+    Raises:
+        ValueError: ``example`` holds more than one sample, or the model cannot be exported.
+    """
+    if example.shape[0] != 1:
+        raise ValueError(f"the example holds {example.shape[0]} samples; counts are per sample, give a batch of one.")
+    training = model.training
+    model.eval()
+    try:
+        program = torch.export.export(model, (example,))
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+        raise ValueError(f"torch.export cannot follow {type(model).__name__}: {str(error).splitlines()[0]}") from error
+    finally:
+        model.train(training)
+    named = program.graph_signature.inputs_to_parameters
+    parameters = dict(model.named_parameters())
+    operators = tuple(_operator(node, named, parameters) for node in program.graph.nodes if node.op == "call_function")
+    weight_names = tuple(dict.fromkeys(operator.weight_name for operator in operators if operator.weight_name is not None))
+    return Workload(
+        operators,
+        sum(parameter.numel() for parameter in parameters.values()),
+        weight_names,
+        sum(parameters[name].numel() for name in weight_names),
+        sum(int(parameters[name].count_nonzero()) for name in weight_names),
+    )
+
+
+def _operator(node: Any, named: dict[str, str], parameters: dict[str, nn.Parameter]) -> Operator:
+    value = node.meta.get("val")
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    kind = str(node.target)
+    weight_name = named.get(node.args[1].name) if _multiplies(kind) and len(node.args) > 1 and hasattr(node.args[1], "name") else None
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    source = stack[-1][0] if stack else ""
+    if weight_name is None:
+        return Operator(node.name, kind, shape, None, 0, 0, source)
+    weight = parameters[weight_name]
+    # a convolution applies each of its weights once for every output position, a linear layer once for every row of its input
+    uses = math.prod(shape[2:]) if "conv" in kind else math.prod(shape[1:-1])
+    return Operator(node.name, kind, shape, weight_name, weight.numel() * uses, int(weight.count_nonzero()) * uses, source)
+
+
+def _multiplies(kind: str) -> bool:
+    return kind.startswith(("aten.conv", "aten.linear"))
