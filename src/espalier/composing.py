@@ -16,6 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from espalier.constraints.rates import read_rate_file
 from espalier.record import digest
 from espalier.tables.published import rate_file, table
 from espalier.tables.schema import Table
@@ -172,10 +173,8 @@ def _read_rates(constraint: dict[str, Any], step: str) -> None:
         if name == "???":
             raise ValueError(f"step '{step}' needs a rate file, such as constraint.rate_file=progressive-admm/lenet5-71x.")
         return
-    content = yaml.safe_load(rate_file(name).read_text(encoding="utf-8"))
-    constraint["rate"] = None
-    for key in ("kept", "rates"):
-        constraint[key] = content.get(key)
+    content = read_rate_file(rate_file(name))
+    constraint |= {"rate": None, "kept": dict(content.kept) or None, "rates": dict(content.rates) or None}
 
 
 def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
             return done
         started, clock = datetime.now(UTC), time.monotonic()
         state, keys = _run_steps(job, store, on_epoch or (lambda *_: None))
-        model = _model(job.config)
+        model = model_of(job.config)
         model.load_state_dict(state.weights)
         metrics, checkpoint = _final_figures(job, state, model, folder)
         record = Record(
@@ -161,7 +161,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
                 seed=job.config["seed"],
                 folder=folder,
                 data=job.data,
-                model=partial(_model, job.config),
+                model=partial(model_of, job.config),
                 task=instantiate(job.config["task"]),
                 trainer=job.config["trainer"],
                 test_every_epoch=job.config["test_every_epoch"],
@@ -173,7 +173,8 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
     return state, keys
 
 
-def _model(config: Mapping[str, Any]) -> nn.Module:
+def model_of(config: Mapping[str, Any]) -> nn.Module:
+    """Return the untrained model of a resolved config."""
     model: nn.Module = instantiate(config["model"])
     return model.to(memory_format=torch.channels_last) if config["data"].get("channels_last") else model
 
@@ -190,11 +191,12 @@ def _step(config: Mapping[str, Any], name: str) -> Callable[[State, Context], St
 
 def _argument(key: str, value: Any) -> Any:
     if key == "constraint":
-        return _assigner(value)
+        return assigner(value)
     return instantiate(value) if isinstance(value, dict) else value
 
 
-def _assigner(config: Mapping[str, Any]) -> Callable[[nn.Module], Assignment]:
+def assigner(config: Mapping[str, Any]) -> Callable[[nn.Module], Assignment]:
+    """Return the function that gives each layer of a model the set that a constraint config describes."""
     make = instantiate(config["set"])
     knobs = {key: value for key, value in config.items() if key != "set"}
     return lambda model: assign(model, make, **knobs)

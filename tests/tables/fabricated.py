@@ -31,7 +31,9 @@ TABLE = """
       latency_ms_p50: {}
     rows:
       dense: {overrides: [recipe=train], cells: {top1_pct: 99.2, weights_nonzero: 430500}}
-      admm: {overrides: [recipe=one_shot, rate=71.2], cells: {top1_pct: {value: 99.1, provenance: derived, note: "x_y"}, weights_nonzero: 6050, rate: 72}}
+      admm:
+        overrides: [recipe=one_shot, rate=71.2]
+        cells: {top1_pct: {value: 99.1, provenance: derived, note: "x_y"}, weights_nonzero: 6050, rate: 72}
       deep_admm: {overrides: [recipe=one_shot, rate=246], cells: {top1_pct: "?"}}
       quoted: {cells: {top1_pct: 98}}
 """

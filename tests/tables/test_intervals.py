@@ -6,7 +6,8 @@ pytestmark = pytest.mark.tiny
 
 
 @pytest.mark.parametrize(
-    ("df", "t"), [(1, 6.313752), (2, 2.919986), (3, 2.353363), (4, 2.131847), (5, 2.015048), (9, 1.833113), (30, 1.697261), (1000, 1.646379)]
+    ("df", "t"),
+    [(1, 6.313752), (2, 2.919986), (3, 2.353363), (4, 2.131847), (5, 2.015048), (9, 1.833113), (30, 1.697261), (1000, 1.646379)],
 )
 def test_t_agrees_with_the_printed_table(df: int, t: float) -> None:
     assert two_sided_t(df) == pytest.approx(t, abs=1e-6)

@@ -97,7 +97,7 @@ class LevelSet(ABC):
         books = {}
         for target, weight in weights.items():
             exact = _exact(weight)
-            books[target] = signed.to(exact) * torch.tensor(self.fit(exact)[0]).to(exact)
+            books[target] = signed.to(exact) * self.fit(exact)[0]
         return books
 
     def level_index(self, weights: Weights) -> dict[Target, Tensor]:

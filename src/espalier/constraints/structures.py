@@ -86,8 +86,9 @@ def largest(score_G: Tensor, num_keep: int) -> Tensor:
     if num_keep == 0:
         return torch.zeros_like(score_G, dtype=torch.bool)
     threshold = score_G.kthvalue(score_G.numel() - num_keep + 1).values
-    above_G, tied_G = score_G > threshold, score_G == threshold
-    return above_G | (tied_G & (tied_G.cumsum(0) <= num_keep - above_G.sum()))
+    above_G = score_G > threshold
+    tied = (score_G == threshold).nonzero().squeeze(1)[: num_keep - int(above_G.sum())]  # positions, ascending
+    return above_G.index_fill_(0, tied, True)
 
 
 UNSTRUCTURED = Structure("unstructured", "... -> (...) 1", source="progressive-admm, M5: irregular")

@@ -45,7 +45,8 @@ def read_idx(path: Path, magic: int, shape: tuple[int, ...], md5: str) -> Tensor
     """
     if not path.is_file():
         raise MissingDataError(
-            f"there is no {path}. Point ESPALIER_DATA at a folder that holds mnist/, or fetch it with `espalier fetch mnist`; scale=smoke needs no files."
+            f"there is no {path}. Point ESPALIER_DATA at a folder that holds mnist/, or fetch it with `espalier fetch mnist`; "
+            "scale=smoke needs no files."
         )
     try:
         content = gzip.decompress(path.read_bytes())

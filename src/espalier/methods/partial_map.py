@@ -21,14 +21,14 @@ def snap(weight: Tensor, level: Tensor, free: Tensor, fraction: float) -> Tensor
         free: Entries that are not pinned yet, same shape.
         fraction: Share of each level's free entries, 0 to 1.
     """
-    chosen = torch.zeros_like(free)
+    chosen = torch.zeros(free.numel(), dtype=torch.bool, device=free.device)
     distance = (weight - level).abs()
     for value in torch.unique(level[free]):
         bin_index = ((level == value) & free).flatten().nonzero().squeeze(1)
         count = math.ceil(round(fraction * bin_index.numel(), 9))
         order = distance.flatten()[bin_index].argsort(stable=True)[:count]
-        chosen.view(-1)[bin_index[order]] = True
-    return chosen
+        chosen[bin_index[order]] = True
+    return chosen.view(free.shape)
 
 
 def _codebook(levels: Mapping[Target, Tensor], frozen: Mapping[Target, Frozen]) -> Assignment:

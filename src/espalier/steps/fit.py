@@ -1,11 +1,13 @@
 """Train a network for some epochs under Lightning, going on from the last epoch if there is one."""
 
+import logging
+import pickle
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -66,7 +68,7 @@ def fit(
     journal = Journal(checkpoint, loader=batches, seed=seed, first_epoch=first_epoch, on_epoch=context.on_epoch)
     callbacks: list[pl.Callback] = [] if method is None else [MethodCallback(method, examine)]
     loaders = [context.data.val_loader()] + ([context.data.test_loader()] if context.test_every_epoch else [])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_lightning():
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer = pl.Trainer(
@@ -88,6 +90,23 @@ def fit(
     return Fitted(last, journal.best_weights, journal.series)
 
 
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's notes on devices and its tips out of the terminal; warnings and errors still come as such."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")]
+    loggers += [
+        logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith(("pytorch_lightning.", "lightning"))
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # batches come from memory; there are no workers
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 on torch 2.15
@@ -104,13 +123,6 @@ def _resumable(checkpoint: Path) -> str | None:
         return None
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, _pickle_error()) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(f"{checkpoint} is damaged ({error}); delete it, the step then starts from its first epoch.") from error
     return str(checkpoint)
-
-
-def _pickle_error() -> type[Exception]:
-    import pickle  # noqa: PLC0415  only the name of its error
-
-    error: type[Any] = pickle.UnpicklingError
-    return error

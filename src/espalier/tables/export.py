@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,12 @@ def _text(table: Table, column: Column, cells: Sequence[Cell], part: str) -> str
 
 
 def _mean_text(mean: float, std: float | None, num: int, column: Column) -> str:
-    digits = 2 if column.kind == "accuracy" else 0 if mean == int(mean) and not std else max(0, 3 - len(f"{abs(int(mean))}"))
+    if column.kind == "accuracy":
+        digits = 2
+    elif mean == int(mean) and not std:
+        digits = 0
+    else:
+        digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2  # three significant digits
     spread = f" ± {std:,.{digits}f}" if std is not None else ""
     return f"{mean:,.{digits}f}{spread} (n={num})"
 

@@ -1,0 +1,188 @@
+"""What Python offers beside ``espalier.run``: pruning and measuring any network, saving and loading it, and what runs have given."""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from espalier.constraints import Assignment, Constraint, Sparse, Structure, Target, assign, structure
+from espalier.frames import Cpu
+from espalier.inventory import cells, frame, highest_scale, own_records
+from espalier.packing import PackReport, pack, unpack
+from espalier.record import Store, digest
+from espalier.tables.published import experiment_roots
+from espalier.workload import workload
+
+SetFactory = Callable[..., Constraint]
+TRUSTED = ("espalier.", "timm.")  # packages whose models a checkpoint may name
+_FROZEN = "espalier_frozen"  # attribute of a pruned model that holds its frozen sets
+
+
+def _factory(constraint: str | Structure | SetFactory) -> SetFactory:
+    if isinstance(constraint, str):
+        constraint = structure(constraint)
+    if isinstance(constraint, Structure):
+        grouping = constraint
+        return lambda rate: Sparse(grouping, rate)
+    return constraint
+
+
+def project(weight: Tensor, *, constraint: str | Structure | SetFactory, rate: float | None = None) -> Tensor:
+    """Return the nearest tensor in the set; ``weight`` is left as it was.
+
+    Args:
+        weight: A weight of any rank the structure fits.
+        constraint: Name of a structure, a ``Structure``, or a function that builds a set (``rate`` is passed where it is given).
+        rate: All groups / kept groups.
+
+    Raises:
+        ValueError: The name is unknown, the rate is out of range, or the weight doesn't fit the structure.
+    """
+    made = _factory(constraint)() if rate is None else _factory(constraint)(rate=rate)
+    target = Target("weight")
+    return made.project({target: weight.detach()})[target]
+
+
+def prune(
+    model: nn.Module,
+    *,
+    constraint: str | Structure | SetFactory,
+    rate: float | Mapping[str, float] | None = None,
+    method: str = "magnitude",
+    skip: tuple[str, ...] = (),
+) -> nn.Module:
+    """Return a pruned copy of ``model``; ``frozen(copy)`` gives the sets its weights now lie in, for masked retraining.
+
+    Args:
+        model: Any network with linear, convolution or recurrent layers.
+        constraint: As for ``project``.
+        rate: All groups / kept groups, for every layer or by glob.
+        method: ``magnitude``, which needs no data. Methods that train run through ``espalier.run``, or by hand (``espalier.methods``).
+        skip: Globs of layers to leave alone.
+
+    Raises:
+        ValueError: A layer does not fit, a glob matches nothing, or the method needs training.
+    """
+    if method != "magnitude":
+        raise ValueError(
+            f"method='{method}' trains; prune() offers magnitude. Use espalier.run, or espalier.methods in a loop of your own."
+        )
+    pruned = copy.deepcopy(model)
+    rates = rate if isinstance(rate, Mapping) else None
+    assignment = assign(pruned, _factory(constraint), rate=None if isinstance(rate, Mapping) else rate, rates=rates, skip=skip)
+    with torch.no_grad():
+        weights = assignment.read(pruned)
+        sets = assignment.freeze(weights)
+        sets.write(pruned, sets.project(assignment.project(weights)))
+    object.__setattr__(pruned, _FROZEN, sets)
+    return pruned
+
+
+def frozen(model: nn.Module) -> Assignment | None:
+    """Return the frozen sets of a model that ``prune`` or ``load`` gave; None for any other."""
+    sets = getattr(model, _FROZEN, None)
+    return sets if isinstance(sets, Assignment) else None
+
+
+def save(model: nn.Module, path: str | Path, *, config: Mapping[str, Any] | None = None) -> PackReport:
+    """Write a packed checkpoint; print the report to see where its bytes go.
+
+    Args:
+        model: A network; pruned layers are stored sparse.
+        path: File to write, ``.safetensors``.
+        config: How to rebuild the model, ``{"_target_": ..., **arguments}``; without it ``load`` wants a model to fill.
+    """
+    return pack(Path(path), model.state_dict(), frozen(model), {"model": dict(config) if config else None})
+
+
+def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+    """Return the network of a packed checkpoint.
+
+    Args:
+        path: A file, or the name of a shipped checkpoint such as ``progressive-admm/lenet5-246x``.
+        model: A network to fill; None rebuilds it from the checkpoint's header.
+        trust: Whether the header may name a model outside espalier and timm.
+
+    Raises:
+        ValueError: The file is missing or damaged, names a model outside the trusted packages, or doesn't fit ``model``.
+    """
+    weights, sets, meta = unpack(_checkpoint(path))
+    if model is None:
+        config = meta.get("model")
+        if not config:
+            raise ValueError(f"{path} does not say how to rebuild its model; pass one: espalier.load(path, model).")
+        if not trust and not str(config["_target_"]).startswith(TRUSTED):
+            raise ValueError(f"{path} names the model {config['_target_']}; pass trust=True if you know the file, or the model itself.")
+        model = instantiate(config)
+    assert model is not None
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {error}") from error
+    object.__setattr__(model, _FROZEN, sets)
+    return model.eval()
+
+
+def _checkpoint(path: str | Path) -> Path:
+    if Path(path).exists():
+        return Path(path)
+    paper, _, name = str(path).partition("/")
+    shipped = [root / paper / "checkpoints" / f"{name}.safetensors" for root in experiment_roots()]
+    if found := next((candidate for candidate in shipped if candidate.exists()), None):
+        return found
+    known = ", ".join(
+        f"{file.parents[1].name}/{file.stem}" for root in experiment_roots() for file in root.glob("*/checkpoints/*.safetensors")
+    )
+    raise ValueError(f"there is neither a file nor a shipped checkpoint '{path}'; shipped: {known or 'none yet'}.")
+
+
+def measure(
+    model: nn.Module, example: Tensor, *, num_threads: int = 1, batch_size: int = 1, num_warmup: int = 20, num_runs: int = 200
+) -> pd.Series:
+    """Count and time a network on this machine's CPU: one figure a line, by the names of ``espalier.metrics``.
+
+    Args:
+        model: The network.
+        example: One sample, ``(1, ...)``.
+        num_threads: Threads PyTorch may use.
+        batch_size: Samples a timed pass.
+        num_warmup: Passes before the clock runs.
+        num_runs: Passes timed one by one.
+    """
+    counts = workload(model, example)
+    taken = Cpu(num_threads, batch_size, num_warmup, num_runs).measure(model, example, checkpoint=digest(""), weights="random")
+    figures = {
+        "parameters": counts.parameters,
+        "weights": counts.weights,
+        "weights_nonzero": counts.weights_nonzero,
+        "macs": counts.macs,
+        "macs_effective": counts.macs_effective,
+        **taken.metrics,
+        "device": taken.device,
+        "num_threads": num_threads,
+        "batch_size": batch_size,
+    }
+    return pd.Series(figures, name=type(model).__name__)
+
+
+def records(store: Store | None = None) -> pd.DataFrame:
+    """Return all runs, one line each: a column per fact, per config key and per metric."""
+    return frame(own_records(store))
+
+
+def table(name: str, *, scale: str | None = None) -> pd.DataFrame:
+    """Return ``PAPER/TABLE`` as published, as shipped and as rerun here, one line a row and column.
+
+    Args:
+        name: ``PAPER/TABLE``.
+        scale: smoke, desk or paper; None takes the highest that has records.
+    """
+    return pd.DataFrame([cell.as_json() for cell in cells(name, scale or highest_scale(name))])
+
+
+__all__ = ["frozen", "load", "measure", "project", "prune", "records", "save", "table"]

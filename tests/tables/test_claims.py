@@ -1,0 +1,261 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+from fabricated import CLAIMS, accuracies, made_up, record
+
+from espalier.record import DataSource, Record
+from espalier.tables.claims import Verdict, judge
+from espalier.tables.published import paper
+
+pytestmark = pytest.mark.tiny
+
+DENSE = accuracies("dense", 98.5, 98.6, 98.7)
+
+
+def verdict_of(tmp_path: Path, own: list[Record], shipped: list[Record] | None = None, claims: str = CLAIMS) -> Verdict:
+    (verdict,) = judge(made_up(tmp_path, claims=claims), own, shipped or [])
+    return verdict
+
+
+def claim(body: str) -> str:
+    return "paper: made-up\nclaims:\n  - id: 1\n    statement: s\n" + indent(dedent(body).strip(), "    ")
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    deep: tuple[float, ...]
+    verdict: str
+    reason: str = ""
+    dense: tuple[float, ...] = (98.5, 98.6, 98.7)
+    scale: str = "desk"
+
+
+CASES = [
+    Case("clear-of-the-bound", (98.3, 98.4, 98.5), "holds"),
+    Case("on-the-bound", (98.0, 98.1, 98.2), "holds"),
+    Case("wholly-below", (97.5, 97.6, 97.65), "fails", "loss: 1.017 [0.968, 1.065], asked <= 0.5"),
+    Case("interval-has-the-bound", (98.5, 98.0, 97.8), "inconclusive", "loss: the 90 % interval contains the bound"),
+    Case("two-seeds", (98.4, 98.5), "inconclusive", "loss: 2 of 3 seeds"),
+    Case("one-seed", (98.4,), "inconclusive", "loss: 1 of 3 seeds"),
+    Case("smoke", (98.4, 98.5, 98.6), "inconclusive", "loss: smoke scale concludes nothing", scale="smoke"),
+    Case(
+        "gate-not-reached",
+        (97.4, 97.4, 97.4),
+        "inconclusive",
+        "loss: baseline not reached: tab/dense has 97.40, the reference at desk is 97.5 (top1_pct)",
+        dense=(97.4, 97.4, 97.4),
+    ),
+    Case("not-run", (), "not run", "no records of tab/deep_admm"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_verdicts(tmp_path: Path, case: Case) -> None:
+    own = accuracies("dense", *case.dense, scale=case.scale) + accuracies("deep_admm", *case.deep, scale=case.scale)
+    verdict = verdict_of(tmp_path, own)
+    assert (verdict.verdict, verdict.reason) == (case.verdict, case.reason)
+    assert verdict.source == (None if case.verdict == "not run" else "own")
+    assert verdict.seeds == tuple(range(len(case.deep)))
+    json.dumps(verdict.as_json(), allow_nan=False)
+
+
+def test_figures_say_what_the_verdict_rests_on(tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, DENSE + accuracies("deep_admm", 98.1, 98.3, 98.5))
+    (figure,) = verdict.figures
+    assert dict(figure.by_seed) == pytest.approx({0: 0.4, 1: 0.3, 2: 0.2})
+    assert (figure.mean, figure.low, figure.high) == pytest.approx((0.3, 0.3 - 0.168586, 0.3 + 0.168586), abs=1e-5)
+    assert (figure.bound, verdict.scale) == ("<= 0.5", "desk")
+
+
+def test_seeds_are_paired_not_averaged_apart(tmp_path: Path) -> None:
+    """The accuracies scatter by points, their difference by nothing."""
+    verdict = verdict_of(tmp_path, accuracies("dense", 97.6, 98.6, 99.6) + accuracies("deep_admm", 97.2, 98.2, 99.2))
+    assert verdict.verdict == "holds"
+
+
+def test_only_common_seeds_count(tmp_path: Path) -> None:
+    own = DENSE + [record("deep_admm", seed, metrics={"top1_pct": 98.5}) for seed in (1, 2, 3)]
+    assert verdict_of(tmp_path, own).seeds == (1, 2)
+
+
+def test_no_common_seed_concludes_nothing(tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, [*DENSE, record("deep_admm", 7)])
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "loss: no seed is common to tab/dense, tab/deep_admm")
+
+
+def test_own_records_come_before_shipped_ones(tmp_path: Path) -> None:
+    own = DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6)
+    shipped = DENSE + accuracies("deep_admm", 90.0, 90.0, 90.0)
+    assert (verdict_of(tmp_path / "a", own, shipped).verdict, verdict_of(tmp_path / "b", [], shipped).verdict) == ("holds", "fails")
+    assert verdict_of(tmp_path / "c", [], shipped).source == "shipped"
+
+
+def test_own_and_shipped_records_are_never_mixed(tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, DENSE, DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6))
+    assert (verdict.verdict, verdict.source) == ("holds", "shipped")
+    assert verdict_of(tmp_path / "apart", DENSE, accuracies("deep_admm", 98.4, 98.5, 98.6)).verdict == "not run"
+
+
+def test_the_highest_scale_with_all_rows_is_judged(tmp_path: Path) -> None:
+    desk = DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6)
+    paper_dense = accuracies("dense", 99.2, 99.2, 99.2, scale="paper")
+    full = paper_dense + accuracies("deep_admm", 98.0, 98.0, 98.0, scale="paper")
+    smoke = accuracies("dense", 90.0, scale="smoke") + accuracies("deep_admm", 90.0, scale="smoke")
+    assert verdict_of(tmp_path / "a", smoke + desk + paper_dense).scale == "desk"
+    assert (verdict_of(tmp_path / "b", desk + full).scale, verdict_of(tmp_path / "c", desk + full).verdict) == ("paper", "fails")
+    assert verdict_of(tmp_path / "d", smoke, desk).scale == "desk"
+
+
+def test_different_data_are_never_set_against_each_other(tmp_path: Path) -> None:
+    own = DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6, data=DataSource(name="mnist", fingerprint="other"))
+    verdict = verdict_of(tmp_path, own)
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "loss: the rows saw different data: tab/dense, tab/deep_admm")
+
+
+def test_variants_are_not_judged(tmp_path: Path) -> None:
+    assert verdict_of(tmp_path, DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6, variant=True)).verdict == "not run"
+
+
+def test_a_missing_metric_is_named(tmp_path: Path) -> None:
+    own = DENSE + [record("deep_admm", seed, metrics={}) for seed in range(3)]
+    verdict = verdict_of(tmp_path, own)
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "loss: the record of tab/deep_admm lacks top1_pct (seed 0)")
+
+
+@pytest.mark.parametrize(("tolerance", "word"), [(0.0, "fails"), (0.1, "holds")])
+def test_tolerance_is_granted_on_top_of_the_bound(tmp_path: Path, tolerance: float, word: str) -> None:
+    body = f'tests: [{{name: t, expression: \'m("tab/admm", "top1_pct")\', at_least: 98, tolerance: {tolerance}}}]'
+    verdict = verdict_of(tmp_path, DENSE + accuracies("admm", 97.95, 97.95, 97.95), claims=claim(body))
+    assert verdict.verdict == word
+    assert verdict.figures[0].bound == (">= 98 (tolerance 0.1)" if tolerance else ">= 98")
+
+
+def test_a_gate_whose_baseline_was_not_run_concludes_nothing(tmp_path: Path) -> None:
+    body = 'tests: [{name: t, expression: \'m("tab/admm", "top1_pct")\', at_least: 90}]'
+    verdict = verdict_of(tmp_path, accuracies("admm", 98.0, 98.0, 98.0), claims=claim(body))
+    assert verdict.reason == "t: baseline not run: tab/dense has no top1_pct at desk"
+    assert verdict_of(tmp_path / "free", accuracies("admm", 98.0, 98.0, 98.0), claims=claim(body + "\ngated: false")).verdict == "holds"
+
+
+def test_a_claim_that_our_runs_cannot_answer_is_not_run(tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, DENSE, claims=claim("tests: []\nuntested: needs ImageNet"))
+    assert (verdict.verdict, verdict.reason, verdict.scale) == ("not run", "needs ImageNet", None)
+
+
+TWO_TESTS = """
+    tests:
+      - {name: a, expression: 'm("tab/admm", "top1_pct")', at_least: 98}
+      - {name: d, expression: 'm("tab/deep_admm", "top1_pct")', at_least: 98}
+"""
+
+
+@pytest.mark.parametrize(
+    ("deep", "word"),
+    [((98.0, 98.0, 98.0), "holds"), ((90.0, 90.0, 90.0), "fails"), ((90.0, 99.0, 99.0), "inconclusive"), ((), "inconclusive")],
+)
+def test_all_tests_of_a_claim_must_hold(tmp_path: Path, deep: tuple[float, ...], word: str) -> None:
+    own = DENSE + accuracies("admm", 99.0, 99.0, 99.0) + accuracies("deep_admm", *deep)
+    verdict = verdict_of(tmp_path, own, claims=claim(TWO_TESTS))
+    assert verdict.verdict == word
+    if not deep:
+        assert verdict.reason == "d: no records of tab/deep_admm"
+
+
+def test_a_failing_part_shows_even_when_another_was_not_run(tmp_path: Path) -> None:
+    assert verdict_of(tmp_path, DENSE + accuracies("admm", 90.0, 90.0, 90.0), claims=claim(TWO_TESTS)).verdict == "fails"
+
+
+def test_a_part_made_for_another_scale_keeps_the_claim_open(tmp_path: Path) -> None:
+    body = TWO_TESTS.replace("at_least: 98}\n      - {name: d", "at_least: 98}\n      - {scales: [paper], name: d")
+    own = DENSE + accuracies("admm", 99.0, 99.0, 99.0) + accuracies("deep_admm", 90.0, 90.0, 90.0)
+    verdict = verdict_of(tmp_path, own, claims=claim(body))
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "d: made for scale paper")
+
+
+@pytest.mark.parametrize(("epochs", "word"), [(10.0, "holds"), (11.0, "inconclusive")])
+def test_an_unfair_comparison_concludes_nothing(tmp_path: Path, epochs: float, word: str) -> None:
+    body = """
+        given: [{name: equal epochs, expression: 'abs(m("tab/admm", "train/epochs") - m("tab/deep_admm", "train/epochs"))', at_most: 0}]
+        tests: [{name: t, expression: 'm("tab/admm", "top1_pct") - m("tab/deep_admm", "top1_pct")', at_least: 0}]
+    """
+    own = list(DENSE)
+    for seed in range(3):
+        own.append(record("admm", seed, metrics={"top1_pct": 99.0, "train/epochs": 10.0}))
+        own.append(record("deep_admm", seed, metrics={"top1_pct": 98.0, "train/epochs": epochs}))
+    verdict = verdict_of(tmp_path, own, claims=claim(body))
+    assert verdict.verdict == word
+    assert verdict.reason == ("" if word == "holds" else "the comparison is not fair: equal epochs (mean 1, asked <= 0)")
+
+
+def test_each_stands_for_one_test_a_row(tmp_path: Path) -> None:
+    body = (
+        "gated: false\ntests: [{name: outside, expression: 'm(row, \"weights_outside_set\")', at_most: 0, each: [tab/admm, tab/deep_admm]}]"
+    )
+    own = [
+        record(row, seed, metrics={"weights_outside_set": float(row == "deep_admm")}) for row in ("admm", "deep_admm") for seed in range(3)
+    ]
+    verdict = verdict_of(tmp_path, own, claims=claim(body))
+    assert verdict.reason == "outside: tab/deep_admm: 1 [1, 1], asked <= 0"
+    assert [figure.verdict for figure in verdict.figures] == ["holds", "fails"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ('series_mean("tab/admm", "train/loss")', 2.0),
+        ('series_mean("tab/admm", "train/loss", 2)', 1.5),
+        ('first("tab/admm", "train/loss")', 3.0),
+        ('last("tab/admm", "train/loss")', 1.0),
+        ('max(first("tab/admm", "train/loss"), abs(-4))', 4.0),
+    ],
+)
+def test_series_are_read_in_order_of_epochs(tmp_path: Path, expression: str, value: float) -> None:
+    body = f"gated: false\ntests: [{{name: t, expression: '{expression}', at_least: 0}}]"
+    own = [record("admm", seed, series={"train/loss": [(3.0, 1.0), (1.0, 3.0), (2.0, 2.0)]}) for seed in range(3)]
+    assert verdict_of(tmp_path, own, claims=claim(body)).figures[0].mean == value
+
+
+def test_a_missing_series_and_a_division_by_zero_are_named(tmp_path: Path) -> None:
+    own = [record("admm", seed, metrics={"top1_pct": 0.0}) for seed in range(3)]
+    body = "gated: false\ntests: [{name: t, expression: '%s', at_least: 0}]"
+    missing = verdict_of(tmp_path / "a", own, claims=claim(body % 'last("tab/admm", "train/loss")'))
+    assert missing.reason == "t: the record of tab/admm lacks the series train/loss (seed 0)"
+    divided = verdict_of(tmp_path / "b", own, claims=claim(body % '1 / m("tab/admm", "top1_pct")'))
+    assert "divides by zero (seed 0)" in divided.reason
+
+
+def test_shipped_records_are_read_from_the_papers_folder(tmp_path: Path) -> None:
+    made = made_up(tmp_path)
+    for one in DENSE + accuracies("deep_admm", 98.4, 98.5, 98.6):
+        path = made.folder / "results" / one.name / "record.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(one.model_dump_json())
+    (verdict,) = judge(made, [])
+    assert (verdict.verdict, verdict.source) == ("holds", "shipped")
+
+
+def test_progressive_admm_can_hold_in_full_at_desk_scale_but_for_what_it_leaves_to_paper_scale() -> None:
+    """Every expression evaluates, and each claim can be met."""
+    one = paper("progressive-admm")
+    base = {"top1_pct": 98.0, "train/epochs": 10.0, "weights_nonzero": 6000.0, "weights_outside_set": 0.0, "retrain/train_loss_mean": 0.1}
+    base |= {"admm/residual_max": 0.01, "hard/top1_pct": 90.0, "check/largest_rise": 0.0, "check/rounds": 4.0}
+    special = {
+        "dense": {"weights_nonzero": 430500.0},
+        "magnitude-70x": {"top1_pct": 97.5},
+        "magnitude-200x": {"top1_pct": 96.0},
+        "projected-200x": {"top1_pct": 97.0},
+        "oneshot-246x": {"top1_pct": 97.0, "retrain/train_loss_mean": 0.2},
+        "admm-70x-rho1e-4": {"admm/residual_max": 0.5, "hard/top1_pct": 20.0},
+    }
+    own = [
+        record(row, seed, paper=one.name, table=name, metrics=base | special.get(row, {}))
+        for name, rows in one.rows.items()
+        for row in rows
+        for seed in range(3)
+    ]
+    verdicts = {verdict.id: verdict.verdict for verdict in judge(one, own, [])}
+    assert verdicts == {id_: "inconclusive" if id_ == 5 else "holds" for id_ in range(1, 15)}
