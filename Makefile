@@ -1,0 +1,49 @@
+# Everything here is idempotent. Needs git, make and Python >= 3.11; uses uv where it is installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+.PHONY: env reproduce report test test-all lint types clean-env
+
+env: $(STAMP)
+
+# The stamp is written last, so that a half-made environment is built anew.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "espalier needs Python >= 3.11; set PYTHON=..." >&2; exit 1; }
+	rm -rf $(VENV)
+	if command -v uv >/dev/null; then \
+	  uv venv -q --python $(PYTHON) $(VENV) && \
+	  uv pip install -q -p $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install -q -p $(BIN)/python --no-deps -e . ; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(BIN)/python -m pip install -q --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --no-deps -e . ; \
+	fi
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	touch $@
+
+reproduce: env
+	$(BIN)/dvc repro
+	@echo "Done. Open report/index.html"
+
+report: env
+	$(BIN)/espalier report
+
+test: env
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-all: env
+	$(BIN)/python -m pytest -q -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell README.md src conf experiments tests
+
+types: env
+	$(BIN)/mypy src
+
+clean-env:
+	rm -rf $(VENV)
