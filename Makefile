@@ -25,7 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 reproduce: env
-	$(BIN)/dvc repro
+	DVC_NO_ANALYTICS=1 $(BIN)/dvc repro -q
+	$(BIN)/espalier report
 	@echo "Done. Open report/index.html"
 
 report: env

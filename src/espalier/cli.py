@@ -103,9 +103,12 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Hydra overrides: row=, scale=, seed=, any key.", autocompletion=complete_override)
     ] = None,
+    states: Annotated[Path | None, typer.Option(help="Write the names of the runs and that they are done to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the rows of a table that have no record yet.
+    r"""Run the rows of a table that have no record yet.
+
+    \b
 
     espalier run progressive-admm/lenet5                              every missing row at smoke
     espalier run progressive-admm/lenet5 scale=desk                   the same on real data
@@ -114,9 +117,12 @@ def run(
     espalier run progressive-admm/lenet5 row=dense --cfg job          print the config
     espalier run progressive-admm/lenet5 row=dense dry_run=true       print layers, sets, rates and epochs
     """
+    from espalier.record import write_over  # noqa: PLC0415
     from espalier.running import run_overrides  # noqa: PLC0415
 
     records = run_overrides(name, overrides or [], console=errors)
+    if states is not None:
+        write_over(states, json.dumps({record.name: "done" for record in records}, indent=1) + "\n")
     if as_json:
         console.print_json(json.dumps([json.loads(record.model_dump_json()) for record in records]))
 
@@ -139,6 +145,8 @@ def table(
         sys.stdout.write(export(published(name), found, "json" if as_json else str(to)).rstrip() + "\n")
         return
     grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={chosen}")
+    for column in grid.columns:
+        column.overflow = "fold"
     for cell in found:
         shipped, ours = (_spread(mean, std) for mean, std in ((cell.shipped_mean, cell.shipped_std), (cell.ours_mean, cell.ours_std)))
         grid.add_row(
@@ -196,6 +204,7 @@ def runs(as_json: AsJson = False) -> None:
         sys.stdout.write(json.dumps(listing, indent=1) + "\n")
         return
     grid = Grid("run", "started", "seconds", "")
+    grid.columns[0].overflow = "fold"
     for entry in listing:
         remark = " ".join(word for word in ("variant", "stale") if entry[word])
         grid.add_row(str(entry["run"]), str(entry["started"]), f"{entry['duration_s']:.0f}", remark)

@@ -48,7 +48,7 @@ def check_scale(scale: str) -> None:
 
 
 def register_rows(name: str, scale: str) -> Table:
-    """Register the rows of ``paper/table`` as the Hydra group ``row/<paper>/<table>``, with the data they see at ``scale``; return the table."""
+    """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with the data they see at ``scale``; return the table."""
     check_scale(scale)
     published = table(name)
     store = ConfigStore.instance()

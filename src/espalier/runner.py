@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
@@ -31,6 +32,7 @@ from espalier.steps import Context, State
 from espalier.steps.context import OnEpoch
 from espalier.tasks import accuracy
 from espalier.tasks.journal import reseed
+from espalier.tracking import WandbRun
 from espalier.workload import workload
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "espalier")
@@ -92,8 +94,23 @@ _DATA: dict[str, ImageData] = {}
 def _data(key: str, config: Mapping[str, Any]) -> ImageData:
     if key not in _DATA:
         _DATA.clear()  # one data set in memory at a time
-        _DATA[key] = instantiate(config)
+        _DATA[key] = built(config)
     return _DATA[key]
+
+
+def built(config: Mapping[str, Any], **arguments: Any) -> Any:
+    """Instantiate a config; an error that names its way out comes as itself, not wrapped in Hydra's.
+
+    Raises:
+        ValueError: The class refused its settings.
+        ModuleNotFoundError: An extra is not installed.
+    """
+    try:
+        return instantiate(config, **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | ModuleNotFoundError):
+            raise error.__cause__ from None
+        raise ValueError(f"{config.get('_target_')} cannot be built: {str(error).splitlines()[0]}") from error
 
 
 def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = None, measure: bool = True) -> Record:
@@ -110,7 +127,14 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
         if (done := store.find(job.name)) is not None:
             return done
         started, clock = datetime.now(UTC), time.monotonic()
-        state, keys = _run_steps(job, store, on_epoch or (lambda *_: None))
+        tracker = _tracker(job, folder)
+        listeners: list[OnEpoch] = [*([] if on_epoch is None else [on_epoch]), *([] if tracker is None else [tracker.log])]
+
+        def tell(progress: int, figures: dict[str, float]) -> None:
+            for listen in listeners:
+                listen(progress, figures)
+
+        state, keys = _run_steps(job, store, tell)
         model = model_of(job.config)
         model.load_state_dict(state.weights)
         metrics, checkpoint = _final_figures(job, state, model, folder)
@@ -133,14 +157,24 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
             duration_s=round(time.monotonic() - clock, 3),
         )
         store.add(record)
+        if tracker is not None:
+            tracker.finish(metrics)
     if measure:
         store.add_measurement(job.name, time_eager(job, model, checkpoint))
     return record
 
 
+def _tracker(job: Job, folder: Path) -> WandbRun | None:
+    logger = job.config["logger"]
+    if logger["_target_"] is None:
+        return None
+    tracker: WandbRun = built(logger, run_config=job.config, name=job.name, folder=folder, _recursive_=False, _convert_="all")
+    return tracker
+
+
 def time_eager(job: Job, model: nn.Module, checkpoint: str) -> Measurement:
     """Time the final model on the job's frame."""
-    frame: Cpu = instantiate(job.config["frame"])
+    frame: Cpu = built(job.config["frame"])
     return frame.measure(model.eval(), torch.zeros(1, *job.data.input_shape), checkpoint=checkpoint, weights="trained")
 
 
@@ -162,7 +196,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
                 folder=folder,
                 data=job.data,
                 model=partial(model_of, job.config),
-                task=instantiate(job.config["task"]),
+                task=built(job.config["task"]),
                 trainer=job.config["trainer"],
                 test_every_epoch=job.config["test_every_epoch"],
                 on_epoch=on_epoch,
@@ -175,7 +209,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
 
 def model_of(config: Mapping[str, Any]) -> nn.Module:
     """Return the untrained model of a resolved config."""
-    model: nn.Module = instantiate(config["model"])
+    model: nn.Module = built(config["model"])
     return model.to(memory_format=torch.channels_last) if config["data"].get("channels_last") else model
 
 
@@ -192,12 +226,12 @@ def _step(config: Mapping[str, Any], name: str) -> Callable[[State, Context], St
 def _argument(key: str, value: Any) -> Any:
     if key == "constraint":
         return assigner(value)
-    return instantiate(value) if isinstance(value, dict) else value
+    return built(value) if isinstance(value, dict) else value
 
 
 def assigner(config: Mapping[str, Any]) -> Callable[[nn.Module], Assignment]:
     """Return the function that gives each layer of a model the set that a constraint config describes."""
-    make = instantiate(config["set"])
+    make = built(config["set"])
     knobs = {key: value for key, value in config.items() if key != "set"}
     return lambda model: assign(model, make, **knobs)
 

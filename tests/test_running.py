@@ -1,0 +1,155 @@
+"""The way of a row, on real processes: shared steps, kills, two at once, variants, unknown names."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from espalier.record import Record, Store, read_record
+from espalier.running import run
+from espalier.tasks import classification
+
+LENET5 = "progressive-admm/lenet5"
+QUICK = ["budgets.smoke.train=2", "budgets.smoke.admm=2", "budgets.smoke.retrain=2"]
+
+
+def command(store: Path, *words: str) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "ESPALIER_STORE": str(store), "OMP_NUM_THREADS": "1"}
+    return [sys.executable, "-m", "espalier.cli", "run", LENET5, *words], environment
+
+
+def call(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line, environment = command(store, *words)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def same(first: Record, second: Record) -> bool:
+    untimed = {"started", "duration_s", "command", "commit", "dirty"}
+    left, right = (record.model_dump(exclude=untimed) for record in (first, second))
+    for record in (left, right):
+        record["series"].pop("train/samples_per_sec", None)
+    return left == right
+
+
+def only_record(store: Path) -> Record:
+    (path,) = store.glob("*/*/*/*/*/record.json")
+    return read_record(path)
+
+
+def test_rows_of_one_scale_and_seed_train_one_dense_network(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[int] = []
+    plain = classification.Classification.on_train_epoch_start
+
+    def counted(task: classification.Classification) -> None:
+        epochs.append(task.current_epoch)
+        plain(task)
+
+    monkeypatch.setattr(classification.Classification, "on_train_epoch_start", counted)
+    records = run(LENET5, rows=["dense", "admm-70x"], overrides=QUICK)
+    assert len(epochs) == 2 + 2 + 2
+    assert records[0].steps["train"] == records[1].steps["train"]
+    assert records[1].metrics["train/epochs"] == 6
+    assert run(LENET5, rows=["dense", "admm-70x"], overrides=QUICK) == records
+    assert len(epochs) == 6
+
+
+def test_a_row_meets_its_rate_and_stays_in_its_sets(store_folder: Path) -> None:
+    (record,) = run(LENET5, rows=["admm-70x"], overrides=QUICK)
+    assert record.metrics["weights_nonzero"] == 6050
+    assert record.metrics["weights_outside_set"] == 0
+    assert (store_folder / record.name / "model.safetensors").stat().st_size == record.metrics["stored_bytes"]
+    (measured,) = Store(store_folder).measurements(record.name)
+    assert measured.checkpoint == record.checkpoint
+    assert measured.metrics["latency_ms_p50"] > 0  # type: ignore[operator]
+
+
+def test_a_changed_setting_makes_a_variant(store_folder: Path) -> None:
+    (plain,) = run(LENET5, rows=["dense"])
+    (changed,) = run(LENET5, rows=["dense"], overrides=["budgets.smoke.train=1"])
+    assert (plain.variant, changed.variant) == (False, True)
+    assert plain.name != changed.name
+
+
+def test_neutral_keys_do_not_change_the_run(store_folder: Path) -> None:
+    (plain,) = run(LENET5, rows=["dense"], overrides=QUICK)
+    assert run(LENET5, rows=["dense"], overrides=[*QUICK, "trainer.enable_progress_bar=true", "frame.num_runs=10"]) == [plain]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["row=adm-70x"], "did you mean 'admm-70x'"),
+        (["row=dense", "scale=dsk"], "did you mean desk"),
+        (["row=dense", "method.num_period=3"], "method.num_periods"),
+        (["row=dense", "scale=desk"], "espalier fetch mnist"),
+        (["row=admm-70x", "constraint.rate_file=null", "rate=0.5"], "rate=0.5"),
+    ],
+    ids=["row", "scale", "key", "data", "rate"],
+)
+def test_bad_words_name_the_way_out(store_folder: Path, words: Sequence[str], message: str) -> None:
+    done = call(store_folder, *words)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_hydra_prints_the_config_and_sweeps(store_folder: Path) -> None:
+    printed = call(store_folder, "row=admm-70x", "--cfg", "job")
+    assert "num_periods" in printed.stdout, printed.stderr
+    swept = call(store_folder, "row=dense", "seed=0,1", "budgets.smoke.train=1", "-m")
+    assert swept.returncode == 0, swept.stderr
+    assert len(list(store_folder.glob("*/*/dense/smoke/*/record.json"))) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_record(tmp_path: Path) -> None:
+    words = ["row=admm-70x", "budgets.smoke.train=6", "budgets.smoke.admm=6", "budgets.smoke.retrain=6"]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert call(undisturbed, *words).returncode == 0
+    kills = 0
+    for epochs_seen in (1, 4, 8, 12):
+        line, environment = command(killed, *words)
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < deadline:
+            if _epochs_on_disk(killed) >= epochs_seen:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.02)
+        process.wait()
+    assert kills >= 2
+    assert call(killed, *words).returncode == 0
+    assert same(only_record(undisturbed), only_record(killed))
+
+
+def _epochs_on_disk(store: Path) -> int:
+    finished = 6 * len(list(store.glob(".steps/*/state.json")))
+    return finished + len(list(store.glob(".steps/*/last.ckpt")))
+
+
+@pytest.mark.slow
+def test_two_of_the_same_run_at_once_leave_one_record(tmp_path: Path) -> None:
+    line, environment = command(tmp_path, "row=admm-70x", *QUICK, "--json")
+    both = [subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert json.loads(printed[0]) == json.loads(printed[1])
+    only_record(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["lenet5", "lenet5_claims"])
+def test_every_row_runs_at_smoke(store_folder: Path, table: str) -> None:
+    budget = "{train: 2, admm: 2, retrain: 2, admm_double: 4, retrain_double: 4, magnitude_retrain: 4, periods: 2}"
+    overrides = [f"budgets.smoke.{pair.strip().replace(': ', '=')}" for pair in budget.strip("{}").split(",")]
+    records = run(f"progressive-admm/{table}", overrides=overrides)
+    assert {record.row for record in records} >= ({"dense", "binary"} if table == "lenet5" else {"alternation", "oneshot-246x"})
+    for record in records:
+        assert record.metrics.get("weights_outside_set", 0) == 0
