@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espalier.data import mnist as mnist_module
 from espalier.data.fetch import fetch
 from espalier.data.mnist import FILES, CorruptDataError, MissingDataError, mnist, read_idx
 
@@ -71,7 +70,7 @@ def test_a_damaged_download_is_named_and_not_filed(source: tuple[str, Path], tmp
 def test_a_missing_file_names_the_address(source: tuple[str, Path], tmp_path: Path) -> None:
     url, served = source
     (served / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(ValueError, match="train-labels.*404"):
+    with pytest.raises(ValueError, match=r"train-labels.*404"):
         fetch("mnist", tmp_path / "data", base_url=url)
 
 
@@ -85,7 +84,7 @@ def test_a_truncated_file_on_disk_is_named(source: tuple[str, Path], tmp_path: P
     path = fetch("mnist", tmp_path / "data", base_url=url) / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CorruptDataError, match="train-images"):
-        read_idx(path, *mnist_module.FILES[path.name])
+        read_idx(path, *FILES[path.name])
 
 
 def test_a_missing_data_set_names_both_ways_on(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Counts against counting by hand, and the frame that times."""
+
+import pytest
+import torch
+from torch import nn
+
+from espalier.frames import Cpu
+from espalier.models import LeNet5
+from espalier.workload import workload
+
+
+def test_lenet5_counts() -> None:
+    counts = workload(LeNet5(width=1.0, num_classes=10, in_channels=1, batch_norm=False), torch.zeros(1, 1, 28, 28))
+    assert counts.weights == counts.weights_nonzero == 430_500
+    assert counts.parameters == 430_500 + 20 + 50 + 500 + 10
+    assert counts.macs == 500 * 24 * 24 + 25_000 * 8 * 8 + 400_000 + 5_000
+    assert counts.weight_names == ("conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "macs"),
+    [
+        (nn.Conv2d(4, 8, 3, stride=2, padding=1), (1, 4, 9, 9), 8 * 4 * 9 * 25),
+        (nn.Conv2d(8, 8, 3, groups=8), (1, 8, 6, 6), 8 * 9 * 16),
+        (nn.Conv3d(2, 3, 2), (1, 2, 4, 4, 4), 3 * 2 * 8 * 27),
+        (nn.Linear(5, 7), (1, 5), 35),
+        (nn.Linear(5, 7), (1, 3, 5), 105),
+    ],
+    ids=["conv2d", "depthwise", "conv3d", "linear", "linear on tokens"],
+)
+def test_zeros_count_in_macs_but_not_in_effective_ones(layer: nn.Module, shape: tuple[int, ...], macs: int) -> None:
+    weight = layer.get_parameter("weight")
+    with torch.no_grad():
+        weight.fill_(1.0).view(-1)[: weight.numel() // 2] = 0
+    counts = workload(nn.Sequential(layer), torch.zeros(shape))
+    assert counts.macs == macs
+    assert counts.macs_effective == macs * (weight.numel() - weight.numel() // 2) // weight.numel()
+
+
+def test_an_example_of_two_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 samples"):
+        workload(nn.Linear(2, 2), torch.zeros(2, 2))
+
+
+def test_a_timing_says_what_it_timed() -> None:
+    model, threads = nn.Linear(8, 8), torch.get_num_threads()
+    taken = Cpu(num_threads=1, batch_size=4, num_warmup=1, num_runs=20).measure(
+        model, torch.zeros(1, 8), checkpoint="abc", weights="random"
+    )
+    assert 0 < taken.metrics["latency_ms_p10"] <= taken.metrics["latency_ms_p50"] <= taken.metrics["latency_ms_p90"]  # type: ignore[operator]
+    assert (taken.engine, taken.batch_size, taken.num_threads, taken.weights) == ("pytorch-eager", 4, 1, "random")
+    assert taken.device
+    assert model.training
+    assert torch.get_num_threads() == threads
