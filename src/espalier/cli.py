@@ -259,6 +259,30 @@ def clean(
 
 
 @app.command()
+def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report")) -> None:
+    """Write the page of all papers: published, shipped and yours, claims and curves. It opens from disk."""
+    from espalier.inventory import own_measurements, own_records  # noqa: PLC0415
+    from espalier.tables.published import papers as known  # noqa: PLC0415
+    from espalier.tables.report import write_report  # noqa: PLC0415
+
+    console.print(f"open {write_report(known().values(), own_records(), own_measurements(), out)}")
+
+
+@app.command()
+def plot(
+    name: TableName,
+    to: Annotated[Path, typer.Option(help="File: .pdf, .svg, .png or .csv.")],
+    scale: ScaleOrHighest = None,
+) -> None:
+    """Draw a table's accuracy against rate, with the paper's points."""
+    from espalier.inventory import cells, highest_scale  # noqa: PLC0415
+    from espalier.tables.plots import plot as draw  # noqa: PLC0415
+    from espalier.tables.published import table as published  # noqa: PLC0415
+
+    console.print(f"wrote {draw(published(name), cells(name, scale or highest_scale(name)), to)}")
+
+
+@app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="A data set: mnist.")],
     root: Annotated[Path | None, typer.Option(help="Folder to put it in; default ESPALIER_DATA, else ./data.")] = None,

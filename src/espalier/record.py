@@ -5,10 +5,11 @@ and holds one ``record.json``, written once. A measurement (the same checkpoint 
 of its own beside it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -108,16 +109,10 @@ def write_over(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str, *, replace: bool) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise type(error)(
-            error.errno, f"cannot write {path}: {error.strerror}; point ESPALIER_STORE at a folder that can be written"
-        ) from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -128,9 +123,11 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
     except FileExistsError as error:
         raise FileExistsError(error.errno, f"{path} exists already and is never overwritten; move it away or run another seed") from error
     except OSError as error:
-        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}; nothing was left behind") from error
+        way_out = "nothing was left behind; point ESPALIER_STORE at a folder with room that can be written"
+        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}; {way_out}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record:
