@@ -91,7 +91,8 @@ def papers(as_json: AsJson = False) -> None:
     if as_json:
         console.print_json(json.dumps(listing))
         return
-    grid = Grid("paper", "tables", "rows to run", *MARKS)
+    grid = Grid("paper", "tables", "rows", *MARKS)
+    grid.columns[0].no_wrap = True
     for entry in listing:
         grid.add_row(entry["paper"], str(len(entry["tables"])), str(entry["rows"]), *(str(entry["claims"][word]) for word in MARKS))
     console.print(grid)

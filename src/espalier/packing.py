@@ -76,9 +76,8 @@ def pack(path: Path, weights: Mapping[str, Tensor], frozen: Assignment | None, m
     for key in sorted(tensors):
         name, _, part = key.rpartition("/")
         report.setdefault(name, {})[part] = tensors[key].numel() * tensors[key].element_size()
-        content.update(
-            key.encode() + tensors[key].contiguous().view(torch.uint8).numpy().tobytes() if tensors[key].numel() else key.encode()
-        )
+        content.update(key.encode())
+        content.update(tensors[key].reshape(-1).view(torch.uint8).numpy().tobytes())
     return PackReport(report, path.stat().st_size, content.hexdigest())
 
 

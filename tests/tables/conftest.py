@@ -18,9 +18,8 @@ def fabricated_records() -> list[Record]:
     for row, kept, top1 in (("dense", 430_500, 98.5), ("admm-70x", 6_050, 98.4)):
         for seed in (0, 1):
             metrics = {"top1_pct": top1 + seed / 10, "weights_nonzero": float(kept), "train/epochs": 26.0}
-            made.append(
-                record(f"lenet5/{row}", metrics, scale="desk", seed=seed).model_copy(update={"paper": "progressive-admm", "series": series})
-            )
+            facts = {"paper": "progressive-admm", "table": "lenet5", "identity": f"{row}{seed}", "series": series}
+            made.append(record(row, seed, scale="desk", metrics=metrics, **facts))
     return made
 
 

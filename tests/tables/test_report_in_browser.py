@@ -1,5 +1,6 @@
 """The report in a real browser: no error, no request, no sideways scrolling."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -29,4 +30,4 @@ def test_the_page_works_offline(report_page: Path, width: int) -> None:
         levels = page.eval_on_selector_all("h1,h2,h3,h4", "found => found.map(heading => +heading.tagName[1])")
         browser.close()
     assert problems == []
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
