@@ -13,8 +13,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str, containing: str) -> str:
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-    return next(text for text in blocks if containing in text)
+    fences = README.split("```")[1::2]
+    texts = [text.removeprefix(language) for text in fences if text.startswith(f"{language}\n")]
+    return next(text for text in texts if containing in text)
 
 
 @pytest.mark.slow
@@ -46,5 +47,5 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_every_make_target_it_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make ([a-z-]+)", README)):
+    for target in {"".join(found) for found in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", README, flags=re.MULTILINE)}:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -180,7 +180,7 @@ def _read_rates(constraint: dict[str, Any], step: str) -> None:
 def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str, Any]:
     """Return those parts of a resolved config that can change its result."""
     data = config["data"]
-    return {
+    identity = {
         "scale": config["scale"],
         "seed": config["seed"],
         "model": config["model"],
@@ -191,6 +191,9 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
         "trainer": {key: config["trainer"][key] for key in TRAINER_IDENTITY},
         "test_every_epoch": config["test_every_epoch"],
     }
+    return (
+        identity if config["num_threads"] == 1 else identity | {"num_threads": config["num_threads"]}
+    )  # added later: left out at its default
 
 
 def step_keys(identity: Mapping[str, Any]) -> dict[str, str]:

@@ -126,6 +126,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
     with FileLock(folder / ".lock"):
         if (done := store.find(job.name)) is not None:
             return done
+        torch.set_num_threads(job.config["num_threads"])
         started, clock = datetime.now(UTC), time.monotonic()
         tracker = _tracker(job, folder)
         listeners: list[OnEpoch] = [*([] if on_epoch is None else [on_epoch]), *([] if tracker is None else [tracker.log])]
