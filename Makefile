@@ -8,17 +8,18 @@ STAMP := $(VENV)/.complete
 
 env: $(STAMP)
 
-# The stamp is written last, so that a half-made environment is built anew.
+# The stamp is written last, so that a half-made environment is built anew. The lock is complete, hence --no-deps: older pips
+# look for a hash of every extra (coverage[toml]) while they resolve.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "espalier needs Python >= 3.11; set PYTHON=..." >&2; exit 1; }
 	rm -rf $(VENV)
 	if command -v uv >/dev/null; then \
 	  uv venv -q --python $(PYTHON) $(VENV) && \
-	  uv pip install -q -p $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install -q -p $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
 	  uv pip install -q -p $(BIN)/python --no-deps -e . ; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
-	  $(BIN)/python -m pip install -q --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install -q --no-deps -e . ; \
 	fi
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
