@@ -1,8 +1,11 @@
-"""What ships: reference records that read, and the 246x checkpoint."""
+"""What ships: reference records that read and are what their rows compose to, and the 246x checkpoint."""
 
+import pytest
 import torch
 
 import espalier
+from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
+from espalier.record import digest
 from espalier.tables.published import paper
 
 
@@ -21,3 +24,18 @@ def test_the_246x_checkpoint_loads_by_name() -> None:
     assert sets is not None
     assert sets.outside(sets.read(model)) == 0
     assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "lenet5_claims"])
+def test_every_shipped_record_is_what_its_row_composes_to(name: str) -> None:
+    """Settings added later must not rename runs that exist."""
+    records = [record for record in paper("progressive-admm").shipped_records() if record.table == name]
+    assert records
+    for record in records:
+        assert record.data is not None
+        register_rows(f"{record.paper}/{name}", record.scale)
+        config = composed(f"{record.paper}/{name}", [f"row={record.row}", f"scale={record.scale}", f"seed={record.seed}"])
+        identity = identity_of(resolved(config), record.data.fingerprint)
+        assert identity == record.config, record.name
+        assert digest(identity) == record.identity, record.name
+        assert step_keys(identity) == record.steps, record.name
