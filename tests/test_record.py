@@ -35,10 +35,17 @@ def test_only_what_can_change_a_result_names_a_run() -> None:
     moved = identity_of(config("dense", "data.root=elsewhere", "trainer.accelerator=cpu", "frame.num_runs=3", scale="desk"), "fingerprint")
     changed = [
         identity_of(config("dense", override, scale="desk"), "fingerprint")
-        for override in ("seed=1", "data.batch_size=32", "model.width=0.5", "trainer.gradient_clip_val=1.0", "optimizers.train.lr=0.01")
+        for override in (
+            "seed=1",
+            "data.batch_size=32",
+            "model.width=0.5",
+            "trainer.gradient_clip_val=1.0",
+            "optimizers.train.lr=0.01",
+            "bn_images=0",
+        )
     ]
     assert digest(moved) == digest(plain)
-    assert len({digest(identity) for identity in [plain, *changed]}) == 6
+    assert len({digest(identity) for identity in [plain, *changed]}) == 7
 
 
 def test_rows_share_the_steps_they_have_in_common() -> None:

@@ -24,6 +24,7 @@ from espalier.tables.schema import Table
 SCALES = ("smoke", "desk", "paper")
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
+ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
 
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 
@@ -191,9 +192,7 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
         "trainer": {key: config["trainer"][key] for key in TRAINER_IDENTITY},
         "test_every_epoch": config["test_every_epoch"],
     }
-    return (
-        identity if config["num_threads"] == 1 else identity | {"num_threads": config["num_threads"]}
-    )  # added later: left out at its default
+    return identity | {key: config[key] for key, default in ADDED_LATER.items() if config[key] != default}
 
 
 def step_keys(identity: Mapping[str, Any]) -> dict[str, str]:

@@ -201,6 +201,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
                 trainer=job.config["trainer"],
                 test_every_epoch=job.config["test_every_epoch"],
                 on_epoch=on_epoch,
+                bn_images=job.config["bn_images"],
             )
             state = _step(step, name)(state, context)
             state.save(folder)

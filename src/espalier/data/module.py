@@ -51,6 +51,10 @@ class ImageData:
         """Return shuffled training batches; the order follows from the seed and the epoch."""
         return self._loader(self.train, self.batch_size, seed)
 
+    def calibration_loader(self) -> TensorLoader:
+        """Return the training batches in the order of the split."""
+        return self._loader(self.train, self.batch_size, None)
+
     def val_loader(self) -> TensorLoader:
         """Return the validation batches."""
         return self._loader(self.val, self.eval_batch_size, None)

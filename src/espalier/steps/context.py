@@ -27,6 +27,10 @@ class Context:
         trainer: Arguments of ``pl.Trainer``.
         test_every_epoch: Whether test accuracy is noted after every epoch (the papers' protocol).
         on_epoch: Called with ``progress/epoch`` and the figures of an epoch.
+        bn_images: Training images on which batch norm is recalibrated for a second hard-pruned accuracy; 0 takes none.
+
+    Raises:
+        ValueError: ``bn_images`` is negative or 1.
     """
 
     name: str
@@ -39,3 +43,8 @@ class Context:
     trainer: Mapping[str, Any]
     test_every_epoch: bool
     on_epoch: OnEpoch
+    bn_images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bn_images < 0 or self.bn_images == 1:
+            raise ValueError(f"bn_images={self.bn_images}: statistics need 2 images or more; 0 switches recalibration off.")

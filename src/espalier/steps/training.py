@@ -11,7 +11,7 @@ from espalier.methods import MaskedRetraining, Method
 from espalier.steps.context import Context
 from espalier.steps.fit import Fitted, Optimizer, Schedule, fit
 from espalier.steps.state import Series, State
-from espalier.tasks import accuracy
+from espalier.tasks import accuracy, batch_norms, recalibrated
 
 Assign = Callable[[nn.Module], Assignment]
 
@@ -36,7 +36,8 @@ def constrain(
 ) -> State:
     """Train into a constraint, then project the last weights and freeze the choice (progressive-admm, M2: last, not best).
 
-    The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``.
+    The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``; that after recalibrating batch norm, on
+    networks that have it, as ``hard/top1_pct_bn_recalibrated``.
 
     Args:
         state: The network and what earlier steps froze.
@@ -68,15 +69,14 @@ def constrain(
         series = fitted.series
     admm = {name: points[-1][1] for name, points in series.items() if name.startswith("admm/")}
     after = State(weights_of(model), state.frozen, {**state.metrics, **admm}, state.extended(series), state.epochs + epochs)
-    hard = hard_pruned(assignment, context)(model)
     if not freeze:
-        after.metrics |= hard
+        after.metrics |= hard_pruned(assignment, context)(model)
         return after
     frozen, outside = settle(model, getattr(runner, "assignment", assignment))
     after.frozen = frozen if state.frozen is None else state.frozen.merged(frozen)
     after.weights = weights_of(model)
-    top1 = accuracy(model, context.data.val_loader())
-    after.metrics |= {"hard/top1_pct": top1, "val/top1_pct": top1, "weights_outside_set": float(outside)}
+    hard = hard_figures(model, context)
+    after.metrics |= {**hard, "val/top1_pct": hard["hard/top1_pct"], "weights_outside_set": float(outside)}
     return after
 
 
@@ -125,17 +125,28 @@ def settle(model: nn.Module, assignment: Assignment) -> tuple[Assignment, int]:
 
 
 def hard_pruned(assignment: Assignment, context: Context) -> Callable[[nn.Module], dict[str, float]]:
-    """Return a function that gives the validation accuracy of a model after projecting its weights; the model is left as it was."""
+    """Return a function that gives ``hard_figures`` of a model after projecting its weights; the model is left as it was."""
 
     @torch.no_grad()
     def examine(model: nn.Module) -> dict[str, float]:
         weights = assignment.read(model)
         assignment.write(model, assignment.project(weights))
-        figures = {"hard/top1_pct": accuracy(model, context.data.val_loader())}
+        figures = hard_figures(model, context)
         assignment.write(model, weights)
         return figures
 
     return examine
+
+
+def hard_figures(model: nn.Module, context: Context) -> dict[str, float]:
+    """Return the validation accuracy of a model whose weights are projected, with and without batch norm recalibrated."""
+    figures = {"hard/top1_pct": accuracy(model, context.data.val_loader())}
+    if context.bn_images and batch_norms(model):
+        kept = weights_of(model)
+        model.load_state_dict(recalibrated(model, context.data.calibration_loader(), num_images=context.bn_images), strict=False)
+        figures["hard/top1_pct_bn_recalibrated"] = accuracy(model, context.data.val_loader())
+        model.load_state_dict(kept)
+    return figures
 
 
 def weights_of(model: nn.Module) -> dict[str, Any]:

@@ -3,6 +3,18 @@
 from espalier.tasks.classification import Classification, NonFiniteLossError, accuracy
 from espalier.tasks.journal import Journal
 from espalier.tasks.method_callback import MethodCallback
+from espalier.tasks.recalibration import batch_norms, recalibrated
 from espalier.tasks.schedules import constant, cosine, restarts
 
-__all__ = ["Classification", "Journal", "MethodCallback", "NonFiniteLossError", "accuracy", "constant", "cosine", "restarts"]
+__all__ = [
+    "Classification",
+    "Journal",
+    "MethodCallback",
+    "NonFiniteLossError",
+    "accuracy",
+    "batch_norms",
+    "constant",
+    "cosine",
+    "recalibrated",
+    "restarts",
+]
