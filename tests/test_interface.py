@@ -71,8 +71,17 @@ def test_a_checkpoint_fills_a_given_model_or_says_why_not(tmp_path: Path) -> Non
         espalier.load("progressive-admm/nothing")
 
 
-def test_a_checkpoint_names_no_class_outside_trusted_packages(tmp_path: Path) -> None:
-    espalier.save(network(), tmp_path / "model.safetensors", config={"_target_": "os.system", "command": "true"})
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {**CONFIG, "width": {"_target_": "os.system", "command": "true"}},
+        {"_target_": "espalier.runner.subprocess.run", "args": ["true"]},
+    ],
+    ids=["model", "argument", "by way of a module"],
+)
+def test_a_checkpoint_names_no_code_outside_trusted_packages(tmp_path: Path, config: dict) -> None:
+    espalier.save(network(), tmp_path / "model.safetensors", config=config)
     with pytest.raises(ValueError, match="trust=True"):
         espalier.load(tmp_path / "model.safetensors")
 

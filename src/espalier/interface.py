@@ -1,7 +1,7 @@
 """What Python offers beside ``espalier.run``: pruning and measuring any network, saving and loading it, and what runs have given."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from espalier.frames import Cpu
 from espalier.inventory import cells, frame, highest_scale, own_records
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import Store, digest
+from espalier.rewrites import Rewrite, rewritten, untrusted
 from espalier.tables.published import experiment_roots
 from espalier.workload import workload
 
 SetFactory = Callable[..., Constraint]
-TRUSTED = ("espalier.", "timm.")  # packages whose models a checkpoint may name
+TRUSTED = ("espalier.models.", "timm.", "espalier.rewrites.")  # packages whose models and rewrites a checkpoint may name
 _FROZEN = "espalier_frozen"  # attribute of a pruned model that holds its frozen sets
 
 
@@ -89,15 +90,17 @@ def frozen(model: nn.Module) -> Assignment | None:
     return sets if isinstance(sets, Assignment) else None
 
 
-def save(model: nn.Module, path: str | Path, *, config: Mapping[str, Any] | None = None) -> PackReport:
+def save(model: nn.Module, path: str | Path, *, config: Mapping[str, Any] | None = None, rewrites: Sequence[Rewrite] = ()) -> PackReport:
     """Write a packed checkpoint; print the report to see where its bytes go.
 
     Args:
         model: A network; pruned layers are stored sparse.
         path: File to write, ``.safetensors``.
         config: How to rebuild the model, ``{"_target_": ..., **arguments}``; without it ``load`` wants a model to fill.
+        rewrites: What was done to the model that ``config`` builds, ``{"_target_": ..., **arguments}`` each; ``load`` does it again.
     """
-    return pack(Path(path), model.state_dict(), frozen(model), {"model": dict(config) if config else None})
+    meta = {"model": dict(config) if config else None, **({"rewrites": [dict(rewrite) for rewrite in rewrites]} if rewrites else {})}
+    return pack(Path(path), model.state_dict(), frozen(model), meta)
 
 
 def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
@@ -105,27 +108,33 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
 
     Args:
         path: A file, or the name of a shipped checkpoint such as ``progressive-admm/lenet5-246x``.
-        model: A network to fill; None rebuilds it from the checkpoint's header.
-        trust: Whether the header may name a model outside espalier and timm.
+        model: A network to rewrite as the header says and to fill; None builds it from the header.
+        trust: Whether the header may name a model or rewrite outside espalier and timm.
 
     Raises:
-        ValueError: The file is missing or damaged, names a model outside the trusted packages, or doesn't fit ``model``.
+        ValueError: The file is missing or damaged, names code outside the trusted packages, or doesn't fit ``model``.
     """
     weights, sets, meta = unpack(_checkpoint(path))
     if model is None:
         config = meta.get("model")
         if not config:
             raise ValueError(f"{path} does not say how to rebuild its model; pass one: espalier.load(path, model).")
-        if not trust and not str(config["_target_"]).startswith(TRUSTED):
-            raise ValueError(f"{path} names the model {config['_target_']}; pass trust=True if you know the file, or the model itself.")
+        _check_trust(path, config, trust=trust)
         model = instantiate(config)
     assert model is not None
+    _check_trust(path, meta.get("rewrites", []), trust=trust)
+    model = rewritten(model, meta.get("rewrites", []))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {type(model).__name__}: {error}") from error
     object.__setattr__(model, _FROZEN, sets)
     return model.eval()
+
+
+def _check_trust(path: str | Path, config: Any, *, trust: bool) -> None:
+    if not trust and (names := untrusted(config, TRUSTED)):
+        raise ValueError(f"{path} names {', '.join(names)}; pass trust=True if you know the file, or the model itself.")
 
 
 def _checkpoint(path: str | Path) -> Path:

@@ -36,7 +36,7 @@ from espalier.tracking import WandbRun
 from espalier.workload import workload
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "espalier")
-RESULT_PACKAGES = ("constraints", "methods", "models", "data", "tasks", "steps")  # the modules that can change a result
+RESULT_PACKAGES = ("constraints", "methods", "models", "data", "rewrites", "tasks", "steps")  # the modules that can change a result
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
                 listen(progress, figures)
 
         state, keys = _run_steps(job, store, tell)
-        model = model_of(job.config)
-        model.load_state_dict(state.weights)
+        model = state.rebuilt(partial(model_of, job.config))
         metrics, checkpoint = _final_figures(job, state, model, folder)
         record = Record(
             **{key: job.config[key] for key in ("paper", "table", "row", "scale", "seed")},
@@ -242,6 +241,7 @@ def _final_figures(job: Job, state: State, model: nn.Module, folder: Path) -> tu
     model.eval()
     counts = workload(model, torch.zeros(1, *job.data.input_shape))
     meta = {"model": job.config["model"], "row": job.name, "metrics": state.metrics}
+    meta |= {"rewrites": state.rewrites} if state.rewrites else {}  # the header counts as stored bytes
     packed = pack(folder / "model.safetensors", state.weights, state.frozen, meta)
     weights = sum(state.weights[name].numel() for name in counts.weight_names)
     dense = sum(tensor.numel() * tensor.element_size() for tensor in state.weights.values())

@@ -2,7 +2,8 @@
 
 from espalier.steps.check import alternation
 from espalier.steps.context import Context
+from espalier.steps.rewrite import rewrite
 from espalier.steps.state import State
 from espalier.steps.training import constrain, retrain, train
 
-__all__ = ["Context", "State", "alternation", "constrain", "retrain", "train"]
+__all__ = ["Context", "State", "alternation", "constrain", "retrain", "rewrite", "train"]

@@ -1,6 +1,7 @@
 """Checks: claims about an algorithm rather than a table, answered by a measured quantity."""
 
 import itertools
+from dataclasses import replace
 
 from espalier.constraints import alternate
 from espalier.constraints.assignment import prunable
@@ -28,4 +29,4 @@ def alternation(state: State, context: Context, *, bits: list[int], zero: bool) 
             rise = max([rise, *((after - before) / before for before, after in itertools.pairwise(errors))])
             rounds = max(rounds, len(errors))
     metrics = {**state.metrics, "check/largest_rise": rise, "check/rounds": float(rounds)}
-    return State(state.weights, state.frozen, metrics, state.series, state.epochs)
+    return replace(state, metrics=metrics)

@@ -1,17 +1,18 @@
 """State: what one step hands to the next, and how it is kept on disk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from espalier.constraints import Assignment
 from espalier.record import write_over
+from espalier.rewrites import Rewrite, rewritten
 
 Series = dict[str, list[list[float]]]
 
@@ -26,6 +27,7 @@ class State:
         metrics: Figures by the names of ``espalier.metrics``; a later step's replace an earlier one's.
         series: Figures by epoch: name -> ``[[progress/epoch, value], ...]``.
         epochs: Epochs that led here.
+        rewrites: What changed the network that the config builds, in order; ``weights`` are those of the rewritten network.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -33,6 +35,14 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)
     series: Series = field(default_factory=dict)
     epochs: int = 0
+    rewrites: list[Rewrite] = field(default_factory=list)
+
+    def rebuilt(self, build: Callable[[], nn.Module]) -> nn.Module:
+        """Return the network of this state: built, rewritten, and filled; untrained where there are no weights yet."""
+        model = rewritten(build(), self.rewrites)
+        if self.weights:
+            model.load_state_dict(self.weights)
+        return model
 
     def extended(self, series: Series) -> Series:
         """Return this state's series with ``series`` appended name by name."""
@@ -45,6 +55,7 @@ class State:
             "metrics": self.metrics,
             "series": self.series,
             "epochs": self.epochs,
+            "rewrites": [dict(rewrite) for rewrite in self.rewrites],
             "frozen": None if self.frozen is None else _outline(self.frozen.state_dict(), "frozen", tensors),
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +79,7 @@ class State:
             raise ValueError(f"{folder} holds a damaged step ({error}); delete that folder, the step is then done anew.") from error
         frozen = None if plain["frozen"] is None else Assignment.frozen_from_state(_filled(plain["frozen"], tensors))
         weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
-        return cls(weights, frozen, plain["metrics"], plain["series"], plain["epochs"])
+        return cls(weights, frozen, plain["metrics"], plain["series"], plain["epochs"], plain.get("rewrites", []))
 
 
 def _outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

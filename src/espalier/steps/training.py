@@ -1,6 +1,7 @@
 """The steps that train: freely, into a constraint, and within what a constraint froze."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def train(state: State, context: Context, *, epochs: int, optimizer: Optimizer, 
     """Train the dense network; the epoch that validation chose is kept."""
     model = restored(state, context)
     fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=None)
-    return _next(state, model, fitted, context, epochs=epochs, frozen=state.frozen)
+    return _next(state, model, fitted, context, epochs=epochs)
 
 
 def constrain(
@@ -68,7 +69,13 @@ def constrain(
         )
         series = fitted.series
     admm = {name: points[-1][1] for name, points in series.items() if name.startswith("admm/")}
-    after = State(weights_of(model), state.frozen, {**state.metrics, **admm}, state.extended(series), state.epochs + epochs)
+    after = replace(
+        state,
+        weights=weights_of(model),
+        metrics={**state.metrics, **admm},
+        series=state.extended(series),
+        epochs=state.epochs + epochs,
+    )
     if not freeze:
         after.metrics |= hard_pruned(assignment, context)(model)
         return after
@@ -93,18 +100,15 @@ def retrain(state: State, context: Context, *, epochs: int, optimizer: Optimizer
     model = restored(state, context)
     method = MaskedRetraining(state.frozen)
     fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=method)
-    after = _next(state, model, fitted, context, epochs=epochs, frozen=state.frozen)
+    after = _next(state, model, fitted, context, epochs=epochs)
     after.metrics["weights_outside_set"] = float(state.frozen.outside(state.frozen.read(model)))
     after.metrics["retrain/train_loss_mean"] = sum(value for _, value in fitted.series["train/loss"]) / epochs
     return after
 
 
 def restored(state: State, context: Context) -> nn.Module:
-    """Return the network with the state's weights; untrained where there are none yet."""
-    model = context.model()
-    if state.weights:
-        model.load_state_dict(state.weights)
-    return model
+    """Return the state's network: rewritten as the state says and filled; untrained where there are no weights yet."""
+    return state.rebuilt(context.model)
 
 
 def held_by(asked: Assignment, frozen: Assignment | None) -> Assignment | None:
@@ -154,9 +158,9 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _next(state: State, model: nn.Module, fitted: Fitted, context: Context, *, epochs: int, frozen: Assignment | None) -> State:
+def _next(state: State, model: nn.Module, fitted: Fitted, context: Context, *, epochs: int) -> State:
     model.load_state_dict(fitted.best)
     metrics = {**state.metrics, "val/top1_pct": max(value for _, value in fitted.series["val/top1_pct"])}
     if context.test_every_epoch:
         metrics["top1_pct_best_test"] = max(value for _, value in fitted.series["test/top1_pct"])
-    return State(weights_of(model), frozen, metrics, state.extended(fitted.series), state.epochs + epochs)
+    return replace(state, weights=weights_of(model), metrics=metrics, series=state.extended(fitted.series), epochs=state.epochs + epochs)
