@@ -37,6 +37,10 @@ class Sparse:
         num_groups = self.structure.num_groups(shape)
         return max(1, math.floor(num_groups / self.rate + 0.5)), num_groups
 
+    def kept(self, mask: Tensor) -> int:
+        """Return how many groups of a weight have a member where ``mask`` is True."""
+        return int(self.structure.scores(mask.float()).count_nonzero())
+
     def project(self, weights: Weights) -> dict[Target, Tensor]:
         """Return the nearest tensors with few enough non-zero groups, target by target; exact, ties keep the lower index."""
         return {target: self.structure.project(weight, self.count(weight.shape)[0]) for target, weight in weights.items()}

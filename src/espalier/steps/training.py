@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from espalier.constraints import Assignment
+from espalier.constraints import Assignment, Sparse, Support
 from espalier.methods import MaskedRetraining, Method
 from espalier.steps.context import Context
 from espalier.steps.fit import Fitted, Optimizer, Schedule, fit
@@ -40,6 +40,8 @@ def constrain(
     The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``; that after recalibrating batch norm, on
     networks that have it, as ``hard/top1_pct_bn_recalibrated``.
 
+    Stops where an earlier step left less than is asked, before training and again with the final weights.
+
     Args:
         state: The network and what earlier steps froze.
         context: The step's surroundings.
@@ -49,10 +51,14 @@ def constrain(
         method: Builds the method from the assignment.
         constraint: Gives each layer its set.
         freeze: False leaves the weights near the set, for a partial map to bring in.
+
+    Raises:
+        ValueError: A layer misses its rate by over 1 % and more than one group.
     """
     model = restored(state, context)
     asked = constraint(model)
     assignment = asked.within(held_by(asked, state.frozen))
+    meets_rate(assignment.freeze(assignment.read(model)), asked, context)
     runner = method(assignment, epochs=epochs, frozen=state.frozen)
     series: Series = {}
     if epochs:
@@ -80,6 +86,7 @@ def constrain(
         after.metrics |= hard_pruned(assignment, context)(model)
         return after
     frozen, outside = settle(model, getattr(runner, "assignment", assignment))
+    meets_rate(frozen, asked, context)
     after.frozen = frozen if state.frozen is None else state.frozen.merged(frozen)
     after.weights = weights_of(model)
     hard = hard_figures(model, context)
@@ -117,6 +124,27 @@ def held_by(asked: Assignment, frozen: Assignment | None) -> Assignment | None:
         return None
     parts = [(targets, part) for targets, part in frozen.parts if set(targets) & set(asked.targets)]
     return Assignment(parts) if parts else None
+
+
+def meets_rate(frozen: Assignment, asked: Assignment, context: Context) -> None:
+    """Check that each frozen support keeps the groups its rate asks for; more are impossible.
+
+    Raises:
+        ValueError: A layer misses its count by over 1 % and by more than one group; the message says by how much and why.
+    """
+    constraints = {target: constraint for targets, constraint in asked.parts for target in targets}
+    for targets, support in frozen.parts:
+        for target in targets:
+            constraint = constraints[target]
+            if not (isinstance(constraint, Sparse) and isinstance(support, Support)):
+                continue
+            kept, (wanted, total) = constraint.kept(support.masks[target]), constraint.count(support.masks[target].shape)
+            if wanted - kept > max(1, wanted / 100):
+                raise ValueError(
+                    f"step '{context.name}': {target} would keep {kept:,} of {total:,} groups ({constraint.structure.name}) where rate "
+                    f"{constraint.rate:g} asks for {wanted:,}, because an earlier step left no more; ask for a rate of at least "
+                    f"{total / max(kept, 1):.4g} here, or for a lower one before."
+                )
 
 
 @torch.no_grad()
