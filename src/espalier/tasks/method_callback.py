@@ -35,11 +35,7 @@ class MethodCallback(pl.Callback):
             self.method.start(pl_module.model)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Classification) -> None:
-        if self.restored is not None:  # by now Lightning has put the weights back
-            weights = {name: value.clone() for name, value in pl_module.model.state_dict().items()}
-            self.method.start(pl_module.model)
-            pl_module.model.load_state_dict(weights)
-            self.method.load_state_dict(self.restored)
+        self._restore(pl_module.model)  # by now Lightning has put the weights back
         self.step = trainer.global_step
         pl_module.penalties = [lambda: self.method.add_penalty_grad(pl_module.model)]
 
@@ -48,9 +44,21 @@ class MethodCallback(pl.Callback):
             self.step = trainer.global_step
             self.method.after_step(pl_module.model)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Classification) -> None:
+        del trainer
+        self._restore(pl_module.model)  # no epoch was left to train, so that training did not start
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Classification) -> None:
         del trainer
         self.method.epoch_end(pl_module.model)
         pl_module.epoch_figures |= self.method.figures
         if self.method.figures and self.examine is not None:
             pl_module.epoch_figures |= self.examine(pl_module.model)
+
+    def _restore(self, model: nn.Module) -> None:
+        if self.restored is not None:
+            weights = {name: value.clone() for name, value in model.state_dict().items()}
+            self.method.start(model)
+            model.load_state_dict(weights)
+            self.method.load_state_dict(self.restored)
+            self.restored = None
