@@ -11,7 +11,7 @@ import espalier
 
 ROOT = Path(espalier.__file__).parent
 FLOORS = [
-    {"constraints", "models", "metrics", "devices"},
+    {"atomic", "constraints", "models", "metrics", "devices"},
     {"record", "workload", "packing", "methods", "data"},
     {"rewrites", "tasks"},
     {"frames"},

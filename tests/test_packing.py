@@ -79,7 +79,7 @@ def test_a_weight_outside_its_set_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "w.safetensors").exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "text", "another format"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "truncated at the end", "empty", "text", "another format"])
 def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "w.safetensors"
     pack(path, {"weight": torch.ones(64)}, None, {})
@@ -88,7 +88,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     else:
         content = path.read_bytes()
         path.write_bytes(
-            {"truncated": content[:100], "text": b"hello", "another format": content.replace(b"packed-1", b"packed-9")}[damage]
+            {
+                "truncated": content[:100],
+                "truncated at the end": content[:-1],
+                "empty": b"",
+                "text": b"hello",
+                "another format": content.replace(b"packed-1", b"packed-9"),
+            }[damage]
         )
     with pytest.raises(ValueError, match=r"w\.safetensors"):
         unpack(path)

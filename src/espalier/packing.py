@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from espalier.atomic import replacing
 from espalier.constraints import Assignment, Pinned, Support, Target
 from espalier.constraints.frozen import as_frozen
 
@@ -56,6 +57,7 @@ def pack(path: Path, weights: Mapping[str, Tensor], frozen: Assignment | None, m
 
     Raises:
         ValueError: A weight lies outside its frozen set.
+        OSError: The file cannot be written.
     """
     held = {target: as_frozen(part) for targets, part in frozen.parts for target in targets} if frozen else {}
     tensors: dict[str, Tensor] = {}
@@ -67,10 +69,8 @@ def pack(path: Path, weights: Mapping[str, Tensor], frozen: Assignment | None, m
         parts, layout[name] = _packed(weight, held.get(target), target)
         tensors |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
     header = {"format": FORMAT, "layout": layout, "meta": dict(meta)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    save_file(tensors, temporary, metadata={"espalier": json.dumps(header, separators=(",", ":"))})
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"espalier": json.dumps(header, separators=(",", ":"))})
     report: dict[str, dict[str, int]] = {}
     content = hashlib.sha256()
     for key in sorted(tensors):

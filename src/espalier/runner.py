@@ -21,6 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
+from espalier.atomic import make_folder
 from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
 from espalier.constraints import Assignment, assign
 from espalier.data import ImageData
@@ -122,7 +123,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
         ValueError: A step's settings don't fit, a kept file is damaged, or the loss is not finite.
     """
     folder = store.folder(job.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / ".lock"):
         if (done := store.find(job.name)) is not None:
             return done
@@ -183,7 +184,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
     state = State()
     for name, step in job.config["recipe"]["steps"].items():
         folder = store.root / ".steps" / keys[name][:16]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with FileLock(folder / ".lock"):
             if (folder / "state.json").exists():
                 state = State.load(folder)

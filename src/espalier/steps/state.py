@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from espalier.atomic import replacing
 from espalier.constraints import Assignment
 from espalier.record import write_over
 from espalier.rewrites import Rewrite, rewritten
@@ -49,7 +50,11 @@ class State:
         return {name: [*self.series.get(name, []), *series.get(name, [])] for name in {**self.series, **series}}
 
     def save(self, folder: Path) -> None:
-        """Write ``state.safetensors``, then ``state.json``, whose presence says that the step is done."""
+        """Write ``state.safetensors``, then ``state.json``, whose presence says that the step is done.
+
+        Raises:
+            OSError: The folder cannot be written or the disk is full; no half file is left.
+        """
         tensors = {f"weights/{name}": tensor.contiguous() for name, tensor in self.weights.items()}
         plain = {
             "metrics": self.metrics,
@@ -58,10 +63,8 @@ class State:
             "rewrites": [dict(rewrite) for rewrite in self.rewrites],
             "frozen": None if self.frozen is None else _outline(self.frozen.state_dict(), "frozen", tensors),
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".state.safetensors"
-        save_file(tensors, temporary)
-        temporary.replace(folder / "state.safetensors")
+        with replacing(folder / "state.safetensors") as temporary:
+            save_file(tensors, temporary)
         write_over(folder / "state.json", json.dumps(plain))
 
     @classmethod
@@ -75,11 +78,11 @@ class State:
             plain = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             with safe_open(folder / "state.safetensors", framework="pt") as content:
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  no mapping
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{folder} holds a damaged step ({error}); delete that folder, the step is then done anew.") from error
-        frozen = None if plain["frozen"] is None else Assignment.frozen_from_state(_filled(plain["frozen"], tensors))
-        weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
-        return cls(weights, frozen, plain["metrics"], plain["series"], plain["epochs"], plain.get("rewrites", []))
+            frozen = None if plain["frozen"] is None else Assignment.frozen_from_state(_filled(plain["frozen"], tensors))
+            weights = {name.removeprefix("weights/"): tensor for name, tensor in tensors.items() if name.startswith("weights/")}
+            return cls(weights, frozen, plain["metrics"], plain["series"], plain["epochs"], plain.get("rewrites", []))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder} holds a damaged step ({error!r}); delete that folder, the step is then done anew.") from error
 
 
 def _outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

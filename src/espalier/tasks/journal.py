@@ -1,7 +1,6 @@
 """What a training step remembers: its series, the best weights, and a checkpoint after every epoch."""
 
 import hashlib
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from espalier.atomic import replacing
 from espalier.data import TensorLoader
 from espalier.tasks.classification import Classification
 
@@ -65,9 +65,8 @@ class Journal(pl.callbacks.Checkpoint):
         if self.best is None or figures["val/top1_pct"] > self.best["val/top1_pct"]:
             weights = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
             self.best = {"epoch": progress, "val/top1_pct": figures["val/top1_pct"], "weights": weights}
-        temporary = self.checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(temporary)
-        os.replace(temporary, self.checkpoint)  # noqa: PTH105  the name says that it is atomic
+        with replacing(self.checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
         self.on_epoch(progress, figures)
 
 
