@@ -182,8 +182,9 @@ def time_eager(job: Job, model: nn.Module, checkpoint: str) -> Measurement:
 def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[str, str]]:
     keys = step_keys(job.identity)
     state = State()
+    folders: dict[str, Path] = {}
     for name, step in job.config["recipe"]["steps"].items():
-        folder = store.root / ".steps" / keys[name][:16]
+        folder = folders[name] = store.root / ".steps" / keys[name][:16]
         make_folder(folder)
         with FileLock(folder / ".lock"):
             if (folder / "state.json").exists():
@@ -203,7 +204,7 @@ def _run_steps(job: Job, store: Store, on_epoch: OnEpoch) -> tuple[State, dict[s
                 on_epoch=on_epoch,
                 bn_images=job.config["bn_images"],
             )
-            state = _step(step, name)(state, context)
+            state = _step(step, name, folders)(state, context)
             state.save(folder)
             (folder / "last.ckpt").unlink(missing_ok=True)
     return state, keys
@@ -215,14 +216,29 @@ def model_of(config: Mapping[str, Any]) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if config["data"].get("channels_last") else model
 
 
-def _step(config: Mapping[str, Any], name: str) -> Callable[[State, Context], State]:
+def _step(config: Mapping[str, Any], name: str, folders: Mapping[str, Path]) -> Callable[[State, Context], State]:
+    """Return the step of a config; a parameter annotated ``State`` takes the State of the earlier step that the config names.
+
+    Its key needs no more: it hashes the name and, through the key of the step before, all earlier steps.
+    """
     function = get_object(config["_target_"])
     knobs = {key: value for key, value in config.items() if key != "_target_"}
-    known = list(inspect.signature(function).parameters)[2:]
-    if wrong := sorted(knobs.keys() ^ set(known)):
+    known = dict(list(inspect.signature(function).parameters.items())[2:])
+    if wrong := sorted(knobs.keys() ^ known.keys()):
         raise ValueError(f"step '{name}' takes {', '.join(known)}; {', '.join(wrong)} is missing or not known.")
-    arguments = {key: _argument(key, value) for key, value in knobs.items()}
+    arguments = {
+        key: _earlier(value, f"step '{name}': {key}", list(folders)[:-1], folders)
+        if known[key].annotation is State
+        else _argument(key, value)
+        for key, value in knobs.items()
+    }
     return lambda state, context: function(state, context, **arguments)
+
+
+def _earlier(step: Any, what: str, earlier: Sequence[str], folders: Mapping[str, Path]) -> State:
+    if step not in earlier:
+        raise ValueError(f"{what}={step} names no earlier step; there are {', '.join(earlier) or 'none'}.")
+    return State.load(folders[step])
 
 
 def _argument(key: str, value: Any) -> Any:

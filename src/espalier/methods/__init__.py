@@ -1,9 +1,10 @@
 """How training gets into a constraint: plain objects that any loop can call."""
 
 from espalier.methods.admm import ADMM, RhoSchedule
+from espalier.methods.distillation import Distillation
 from espalier.methods.magnitude import Magnitude
 from espalier.methods.masked import MaskedRetraining
-from espalier.methods.method import Method
+from espalier.methods.method import LossTerm, Method
 from espalier.methods.partial_map import PartialMap
 
-__all__ = ["ADMM", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "RhoSchedule"]
+__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "RhoSchedule"]

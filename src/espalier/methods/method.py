@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from espalier.constraints import Assignment
 
@@ -28,6 +28,19 @@ class Method(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class LossTerm(Protocol):
+    """A named term that a task adds to its loss; recorded as ``train/<name>``, mean over the epoch."""
+
+    @property
+    def name(self) -> str:
+        """Return the name, an entry of ``espalier.metrics`` after ``train/``."""
+        ...
+
+    def __call__(self, inputs: Tensor, logits: Tensor) -> Tensor:
+        """Return the term for a batch, a scalar."""
+        ...
 
 
 def hold(frozen: Assignment | None, model: nn.Module) -> None:

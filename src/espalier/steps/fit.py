@@ -3,7 +3,7 @@
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from espalier.methods import Method
+from espalier.methods import LossTerm, Method
 from espalier.steps.context import Context
 from espalier.steps.state import Series
 from espalier.tasks import Journal, MethodCallback
@@ -41,6 +41,7 @@ def fit(
     schedule: Schedule,
     method: Method | None,
     examine: Callable[[nn.Module], dict[str, float]] | None = None,
+    terms: Sequence[LossTerm] = (),
 ) -> Fitted:
     """Train ``model`` in place.
 
@@ -53,6 +54,7 @@ def fit(
         schedule: ``(epoch, epochs, milestones)`` -> factor on the learning rate.
         method: What pulls the weights into their sets; None trains freely.
         examine: Figures of the model, taken whenever the method reports some.
+        terms: What the task adds to its loss.
 
     Raises:
         ValueError: The resume checkpoint is damaged; the message names it.
@@ -61,6 +63,7 @@ def fit(
     milestones = getattr(method, "milestones", [])
     factor = partial(schedule, epochs=epochs, milestones=milestones)
     task = context.task(model, optimizer=optimizer, rate_factor=factor)
+    task.terms = terms
     checkpoint = context.folder / "last.ckpt"
     context.folder.mkdir(parents=True, exist_ok=True)
     batches = context.data.train_loader(context.seed)

@@ -21,7 +21,7 @@ def train(state: State, context: Context, *, epochs: int, optimizer: Optimizer, 
     """Train the dense network; the epoch that validation chose is kept."""
     model = restored(state, context)
     fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=None)
-    return _next(state, model, fitted, context, epochs=epochs)
+    return trained(state, model, fitted, context, epochs=epochs)
 
 
 def constrain(
@@ -107,7 +107,7 @@ def retrain(state: State, context: Context, *, epochs: int, optimizer: Optimizer
     model = restored(state, context)
     method = MaskedRetraining(state.frozen)
     fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=method)
-    after = _next(state, model, fitted, context, epochs=epochs)
+    after = trained(state, model, fitted, context, epochs=epochs)
     after.metrics["weights_outside_set"] = float(state.frozen.outside(state.frozen.read(model)))
     after.metrics["retrain/train_loss_mean"] = sum(value for _, value in fitted.series["train/loss"]) / epochs
     return after
@@ -186,7 +186,8 @@ def weights_of(model: nn.Module) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _next(state: State, model: nn.Module, fitted: Fitted, context: Context, *, epochs: int) -> State:
+def trained(state: State, model: nn.Module, fitted: Fitted, context: Context, *, epochs: int) -> State:
+    """Return the state after training: the weights that validation chose, their accuracy, and the series."""
     model.load_state_dict(fitted.best)
     metrics = {**state.metrics, "val/top1_pct": max(value for _, value in fitted.series["val/top1_pct"])}
     if context.test_every_epoch:

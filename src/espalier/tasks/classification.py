@@ -1,12 +1,14 @@
 """Image classification."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from espalier.methods import LossTerm
 
 SPLITS = ("val", "test")  # what the validation loaders are, in order
 CHECK_EVERY = 50  # steps between looks at the flag of a non-finite loss; reading it waits for the device
@@ -40,6 +42,7 @@ class Classification(pl.LightningModule):
         self.model = model
         self.optimizer, self.rate_factor, self.label_smoothing = optimizer, rate_factor, label_smoothing
         self.penalties: list[Callable[[], None]] = []  # add to the gradients after they are clipped
+        self.terms: Sequence[LossTerm] = ()  # join the loss, each under its own name
         self.epoch_figures: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
         self.bad_step: Tensor | None = None
@@ -65,8 +68,13 @@ class Classification(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self._sum("train", loss.detach() * len(labels), len(labels))
+        for term in self.terms:
+            value = term(images, logits)
+            self._sum(f"train/{term.name}", value.detach() * len(labels), len(labels))
+            loss = loss + value
         assert self.bad_step is not None
         self.bad_step = torch.where((self.bad_step < 0) & ~loss.detach().isfinite(), batch_index, self.bad_step)
         if batch_index % CHECK_EVERY == CHECK_EVERY - 1:
@@ -91,6 +99,7 @@ class Classification(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._check_finite()
         self.epoch_figures["train/loss"] = self._mean("train")
+        self.epoch_figures |= {f"train/{term.name}": self._mean(f"train/{term.name}") for term in self.terms}
         for split in SPLITS:
             if split in self.sums:
                 self.epoch_figures[f"{split}/top1_pct"] = 100.0 * float(self.sums[f"{split}/correct"]) / float(self.sums[f"{split}/count"])
