@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from espalier.atomic import replacing
+from espalier.files import replacing
 from espalier.packing import pack
 from espalier.record import Record, Store
 from espalier.runner import execute, plan

@@ -11,7 +11,7 @@ import espalier
 
 ROOT = Path(espalier.__file__).parent
 FLOORS = [
-    {"atomic", "constraints", "models", "metrics", "devices"},
+    {"constraints", "models", "metrics", "devices", "files"},
     {"record", "workload", "packing", "methods", "data"},
     {"rewrites", "tasks"},
     {"frames"},

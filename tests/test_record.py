@@ -1,13 +1,11 @@
-"""Records: written once, all or nothing; damage named; identity by what can change a result."""
+"""Records: damage named; identity by what can change a result."""
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from espalier.composing import SCALES, composed, identity_of, register_rows, resolved, step_keys
-from espalier.record import digest, read_record, write_once, write_over
+from espalier.record import digest, read_record
 from espalier.runner import assigner, model_of
 from espalier.tables.published import table
 
@@ -60,40 +58,6 @@ def test_a_method_setting_does_not_change_a_step_that_has_no_method() -> None:
     plain, other = (step_keys(identity_of(config("admm-70x", *words), "fingerprint")) for words in ([], ["method.rho.start=0.5"]))
     assert plain["train"] == other["train"]
     assert plain["constrain"] != other["constrain"]
-
-
-def test_a_file_that_exists_is_never_overwritten(tmp_path: Path) -> None:
-    write_once(tmp_path / "record.json", "first")
-    with pytest.raises(FileExistsError, match=r"record\.json exists already"):
-        write_once(tmp_path / "record.json", "second")
-    assert (tmp_path / "record.json").read_text() == "first"
-    write_over(tmp_path / "record.json", "third")
-    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "mount"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_is_named_and_leaves_nothing(small_disk: Path) -> None:
-    write_once(small_disk / "kept.json", "kept")
-    with pytest.raises(OSError, match=r"cannot write .*record\.json.*ESPALIER_STORE"):
-        write_once(small_disk / "record.json", "x" * 200_000)
-    assert [path.name for path in small_disk.iterdir()] == ["kept.json"]
-    assert (small_disk / "kept.json").read_text() == "kept"
-
-
-def test_a_read_only_folder_is_named(small_disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OSError, match=r"cannot write .*ESPALIER_STORE"):
-        write_once(small_disk / "record.json", "text")
 
 
 @pytest.mark.parametrize(

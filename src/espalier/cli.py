@@ -118,7 +118,7 @@ def run(
     espalier run progressive-admm/lenet5 row=dense --cfg job          print the config
     espalier run progressive-admm/lenet5 row=dense dry_run=true       print layers, sets, rates and epochs
     """
-    from espalier.record import write_over  # noqa: PLC0415
+    from espalier.files import write_over  # noqa: PLC0415
     from espalier.running import run_overrides  # noqa: PLC0415
 
     records = run_overrides(name, overrides or [], console=errors)

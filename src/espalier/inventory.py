@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.record import Measurement, Record, Store, write_once
+from espalier.files import write_once
+from espalier.record import Measurement, Record, Store
 from espalier.tables.comparison import Cell, compare
 from espalier.tables.published import experiment_roots, paper, table
 from espalier.tables.schema import SCALES

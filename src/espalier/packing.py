@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from espalier.atomic import replacing
 from espalier.constraints import Assignment, Pinned, Support, Target
 from espalier.constraints.frozen import as_frozen
+from espalier.files import replacing
 
 FORMAT = "espalier-packed-1"
 MAX_LEVELS = 256

@@ -5,16 +5,16 @@ and holds one ``record.json``, written once. A measurement (the same checkpoint 
 of its own beside it.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from espalier.files import write_once, write_over
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -91,43 +91,6 @@ def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON-able value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_once(path: Path, text: str) -> None:
-    """Write a file that must not exist yet, all or nothing, even if the process or the disk dies meanwhile.
-
-    Raises:
-        FileExistsError: The file is there already; it is left as it was.
-        OSError: The folder cannot be written or the disk is full; nothing is left behind.
-    """
-    _write(path, text, replace=False)
-
-
-def write_over(path: Path, text: str) -> None:
-    """Write or replace a file, all or nothing."""
-    _write(path, text, replace=True)
-
-
-def _write(path: Path, text: str, *, replace: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            path.hardlink_to(temporary)
-    except FileExistsError as error:
-        raise FileExistsError(error.errno, f"{path} exists already and is never overwritten; move it away or run another seed") from error
-    except OSError as error:
-        way_out = "nothing was left behind; point ESPALIER_STORE at a folder with room that can be written"
-        raise type(error)(error.errno, f"cannot write {path}: {error.strerror}; {way_out}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record:

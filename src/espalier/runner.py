@@ -21,11 +21,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
-from espalier.atomic import make_folder
 from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
 from espalier.constraints import Assignment, assign
 from espalier.data import ImageData
 from espalier.devices import cpu
+from espalier.files import make_folder
 from espalier.frames.cpu import Cpu
 from espalier.packing import pack
 from espalier.record import DataSource, Measurement, Record, Store, digest

@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from espalier.atomic import replacing
 from espalier.constraints import Assignment
-from espalier.record import write_over
+from espalier.files import replacing, write_over
 from espalier.rewrites import Rewrite, rewritten
 
 Series = dict[str, list[list[float]]]

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from espalier.record import Measurement, Record, write_over
+from espalier.files import write_over
+from espalier.record import Measurement, Record
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
 from espalier.tables.plots import against_rate_svg, series_svg

@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from espalier.atomic import replacing
 from espalier.data import TensorLoader
+from espalier.files import replacing
 from espalier.tasks.classification import Classification
 
 Series = dict[str, list[list[float]]]
