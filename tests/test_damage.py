@@ -21,7 +21,7 @@ QUICK = [f"budgets.smoke.{step}=1" for step in ("train", "admm", "retrain")]
 
 def admm_row(*overrides: str, on_epoch: OnEpoch | None = None) -> Record:
     job = plan(LENET5, row="admm-70x", scale="smoke", seed=0, overrides=[*QUICK, *overrides])
-    return execute(job, store=Store(), command="", on_epoch=on_epoch, measure=False)
+    return execute(job, store=Store(), command="", on_epoch=on_epoch)
 
 
 def same(first: Record, second: Record) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from espalier.composing import SCALES, composed, identity_of, register_rows, resolved, step_keys
 from espalier.record import digest, read_record
-from espalier.runner import assigner, model_of
+from espalier.stepping import assigner, model_of
 from espalier.tables.published import table
 
 TABLES = ("progressive-admm/lenet5", "progressive-admm/lenet5_claims")

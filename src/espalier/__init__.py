@@ -7,7 +7,7 @@ neither torch nor wandb, DVC or plotly; each name is imported when it is first u
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+HOMES = {
     "run": "espalier.running",
     "records": "espalier.interface",
     "table": "espalier.interface",
@@ -24,6 +24,6 @@ __all__ = ["Structure", "frozen", "load", "measure", "project", "prune", "record
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"espalier has no '{name}'; it has {', '.join(sorted(_HOMES))}.")
-    return getattr(import_module(_HOMES[name]), name)
+    if name not in HOMES:
+        raise AttributeError(f"espalier has no '{name}'; it has {', '.join(sorted(HOMES))}.")
+    return getattr(import_module(HOMES[name]), name)

@@ -189,7 +189,8 @@ def claims(paper: Annotated[str, typer.Argument(help="A paper, such as progressi
 @app.command()
 def runs(as_json: AsJson = False) -> None:
     """List finished runs."""
-    from espalier.inventory import is_stale, own_records  # noqa: PLC0415
+    from espalier.code import is_stale  # noqa: PLC0415
+    from espalier.inventory import own_records  # noqa: PLC0415
 
     listing = [
         {

@@ -3,7 +3,8 @@
 from rich.table import Table as Grid
 
 from espalier.constraints import Assignment, Sparse
-from espalier.runner import Job, assigner, model_of
+from espalier.runner import Job
+from espalier.stepping import assigner, model_of
 
 
 def outline(job: Job) -> Grid:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +101,6 @@ def keep_record(record: Record, store: Store | None = None) -> Path:
             folder / "measurements" / f"{measurement.frame}-{measurement.identity[:6]}.json", measurement.model_dump_json(indent=1) + "\n"
         )
     return folder
-
-
-@lru_cache(maxsize=1)
-def _present_digest() -> str:
-    from espalier.runner import code_digest  # noqa: PLC0415  brings torch
-
-    return code_digest()
-
-
-def is_stale(record: Record) -> bool:
-    """Return whether the code that made the record has changed since."""
-    return record.code_digest != _present_digest()
 
 
 def deletable(*, steps_only: bool, store: Store | None = None) -> tuple[list[Path], int]:

@@ -55,6 +55,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("retrain/train_loss_mean", "nat", "training", "lower", "mean of train/loss over the epochs of the last retraining"),
     Metric("train/lr", "", "training", "neither", "learning rate at the end of an epoch"),
     Metric("progress/epoch", "epoch", "training", "neither", "epochs trained so far, over all steps of the row"),
+    Metric("progress/step", "", "training", "neither", "place in the recipe of the step that an epoch belongs to, from 0"),
     Metric("train/epochs", "epoch", "counted", "lower", "epochs that led to the final model, shared steps included"),
     Metric("train/samples_per_sec", "1/s", "measured", "higher", "training images a second, over an epoch"),
     Metric(
@@ -79,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("macs", "MAC", "counted", "lower", "multiply-adds of one sample, zeros included"),
     Metric("macs_effective", "MAC", "counted", "lower", "multiply-adds of one sample whose weight is not zero"),
     Metric("stored_bytes", "B", "counted", "lower", "size of the packed checkpoint on disk, indices included"),
+    Metric("stored_bytes/*", "B", "counted", "lower", "bytes of one part of one tensor of the packed checkpoint"),
     Metric("dense_bytes", "B", "counted", "lower", "size of the same model's dense fp32 checkpoint"),
     Metric("size_ratio", "x", "counted", "higher", "dense fp32 file / packed file, indices included"),
     Metric("latency_ms_p10", "ms", "measured", "lower", "10th percentile of one forward pass"),

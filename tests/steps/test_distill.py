@@ -21,7 +21,7 @@ DISTILLED += [f"budgets.smoke.{step}={epochs}" for step, epochs in {"train": 2, 
 
 def row(*overrides: str) -> Record:
     job = plan(LENET5, row="admm-70x", scale="smoke", seed=0, overrides=[*DISTILLED, *overrides])
-    return execute(job, store=Store(), command="", measure=False)
+    return execute(job, store=Store(), command="")
 
 
 def test_the_teacher_moves_the_student_and_the_term_has_a_name(tmp_path: Path) -> None:

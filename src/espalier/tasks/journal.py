@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Journal(pl.callbacks.Checkpoint):
         loader: Training batches; told the next epoch here, because Lightning fetches its first batch before any hook of that epoch.
         seed: What the generators are reseeded from, with the epoch: an interrupted run equals an undisturbed one.
         first_epoch: Epochs that earlier steps of the row trained: where ``progress/epoch`` goes on.
-        on_epoch: Called with ``progress/epoch`` and the figures of the epoch.
+        on_epoch: Called with ``progress/epoch`` and the figures of the epoch; after a restart first for the epochs trained before it.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Journal(pl.callbacks.Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.series, self.best, self.epochs_done = state_dict["series"], state_dict["best"], state_dict["epochs_done"]
         self.loader.set_epoch(self.epochs_done)
+        for progress, figures in by_epoch(self.series, after=self.first_epoch):
+            self.on_epoch(progress, figures)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Classification) -> None:
         del pl_module
@@ -76,3 +78,13 @@ def reseed(text: str) -> None:
     random.seed(number)
     np.random.seed(number)  # noqa: NPY002  third-party transforms draw from the global generator
     torch.manual_seed(number)
+
+
+def by_epoch(series: Series, *, after: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield ``progress/epoch`` and the figures of each epoch later than ``after``, in order."""
+    figures: dict[int, dict[str, float]] = {}
+    for name, points in series.items():
+        for progress, value in points:
+            if progress > after:
+                figures.setdefault(int(progress), {})[name] = value
+    yield from sorted(figures.items())
