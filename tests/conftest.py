@@ -16,6 +16,6 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point the store at a folder of the test's own; no test reads or writes the user's runs or data."""
     monkeypatch.setenv("ESPALIER_STORE", str(tmp_path / "runs"))
     monkeypatch.setenv("ESPALIER_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # tests of the tracker set it
     monkeypatch.delenv("ESPALIER_CONFIG", raising=False)
     return tmp_path / "runs"
