@@ -1,5 +1,6 @@
 """The way of a row, on real processes: shared steps, kills, two at once, variants, unknown names."""
 
+import io
 import json
 import os
 import signal
@@ -10,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from espalier.record import Record, Store, read_record
-from espalier.running import run
+from espalier.running import run, run_overrides
 from espalier.tasks import classification
 
 LENET5 = "progressive-admm/lenet5"
@@ -153,3 +155,61 @@ def test_every_row_runs_at_smoke(store_folder: Path, table: str) -> None:
     assert {record.row for record in records} >= ({"dense", "binary"} if table == "lenet5" else {"alternation", "oneshot-246x"})
     for record in records:
         assert record.metrics.get("weights_outside_set", 0) == 0
+
+
+def test_stale_runs_are_done_anew_when_asked_and_nothing_is_lost(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own_net_under_test.py").write_text("from espalier.models import LeNet5 as Net\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["budgets.smoke.train=1", "model._target_=own_net_under_test.Net"]
+    (first,) = run(LENET5, rows=["dense"], overrides=words)
+    assert run(LENET5, rows=["dense"], overrides=words, rerun="stale") == [first]
+    (tmp_path / "own_net_under_test.py").write_text("from espalier.models import LeNet5 as Net\nADDED = 1\n")
+    assert run(LENET5, rows=["dense"], overrides=words) == [first]
+    (second,) = run(LENET5, rows=["dense"], overrides=words, rerun="stale")
+    assert (second.name, second.steps) == (first.name, first.steps)
+    assert second.code_digest != first.code_digest
+    assert len(list(store_folder.glob(".steps/*/state.json"))) == 2
+    assert list(Store(store_folder).records()) == [second]
+    (old,) = (store_folder / ".stale" / first.name).iterdir()
+    assert read_record(old / "record.json") == first
+    assert {"model.safetensors", "measurements"} <= {path.name for path in old.iterdir()}
+    assert same(first, second.model_copy(update={"code_digest": first.code_digest}))
+
+
+def test_an_unknown_word_for_rerun_is_refused(store_folder: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean 'stale'"):
+        run_overrides(LENET5, ["row=dense", "rerun=stail"])
+
+
+def test_it_says_what_is_there_and_how_long_the_rest_will_take(store_folder: Path) -> None:
+    def said(*words: str) -> str:
+        console = Console(file=io.StringIO(), width=200)
+        run_overrides(LENET5, [*words, *QUICK], console=console)
+        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        return text.splitlines()[0]
+
+    assert (
+        said("row=dense") == f"{LENET5} at scale=smoke: 1 runs, 0 done; expected time unknown: none of these rows has run on this machine"
+    )
+    (record,) = Store(store_folder).records()
+    assert said("row=dense", "seed=0,1").endswith(f"2 runs, 1 done; expected time {record.duration_s:.0f} s")
+    assert said("row=dense", "seed=0,1").endswith("2 runs, 2 done; nothing to run")
+
+
+def test_several_scales_run_one_after_another(store_folder: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean desk"):
+        run_overrides(LENET5, ["row=dense", "scale=smoke,dsk"])
+    words = ["row=dense", "seed=0,1", "scale=smoke,desk", "data=digits", "budgets.smoke.train=1", "budgets.desk.train=1"]
+    records = run_overrides(LENET5, words)
+    assert [(record.scale, record.seed) for record in records] == [("smoke", 0), ("smoke", 1), ("desk", 0), ("desk", 1)]
+
+
+def test_a_swept_run_states_the_command_that_repeats_it(store_folder: Path) -> None:
+    swept = call(store_folder, "row=dense", "scale=smoke,desk", "data=digits", "budgets.smoke.train=1", "budgets.desk.train=1", "-m")
+    assert swept.returncode == 0, swept.stderr
+    records = list(Store(store_folder).records())
+    assert [record.scale for record in records] == ["desk", "smoke"]
+    words = "data=digits budgets.smoke.train=1 budgets.desk.train=1"
+    assert records[1].command == f"espalier run {LENET5} row=dense scale=smoke seed=0 {words}"

@@ -144,6 +144,18 @@ class Store:
         write_once(path, record.model_dump_json(indent=1) + "\n")
         return path
 
+    def retire(self, record: Record) -> Path:
+        """Move what a run left to ``.stale/<run>/<start>-<code>``, so that it can be done anew; return that folder. Nothing is deleted.
+
+        The record moves last: a run whose move was interrupted still counts as done. The caller holds the run's lock, which stays.
+        """
+        place = self.root / ".stale" / record.name / f"{record.started.replace(':', '')}-{record.code_digest[:DIGEST_LENGTH]}"
+        place.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.folder(record.name).iterdir(), key=lambda path: path.name == "record.json"):
+            if path.name != ".lock":
+                path.rename(place / path.name)
+        return place
+
     def add_measurement(self, name: str, measurement: Measurement) -> Path:
         """File a measurement of the run ``name``."""
         path = self.folder(name) / "measurements" / f"{measurement.frame}-{measurement.identity[:DIGEST_LENGTH]}.json"

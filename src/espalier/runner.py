@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
 from torch import nn
 
-from espalier.code import code_digest, step_digests
+from espalier.code import code_digest, is_stale, step_digests
 from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
 from espalier.data import ImageData
 from espalier.devices import cpu
@@ -30,6 +30,8 @@ from espalier.record import DataSource, Measurement, Record, Store, digest
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.tracking import WandbRun
+
+Rerun = Literal["stale"] | None  # which finished runs are done anew
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "espalier")
 
@@ -84,8 +86,7 @@ def job_of(config: dict[str, Any]) -> Job:
     plain = resolved(
         composed(f"{config['paper']}/{config['table']}", [f"row={config['row']}", f"scale={config['scale']}", f"seed={config['seed']}"])
     )
-    plain_data = _data(digest(plain["data"]), plain["data"]) if plain["data"] != config["data"] else data
-    return Job(config, identity, identity_of(plain, plain_data.fingerprint) != identity, data)
+    return Job(config, identity, identity_of(plain, data.fingerprint) != identity, data)
 
 
 _DATA: dict[str, ImageData] = {}
@@ -98,7 +99,7 @@ def _data(key: str, config: Mapping[str, Any]) -> ImageData:
     return _DATA[key]
 
 
-def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = None) -> Record:
+def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = None, rerun: Rerun = None) -> Record:
     """Return the job's record, running whatever of it is not done.
 
     A second process that asks for the same run waits for the first and takes its record.
@@ -108,6 +109,8 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
         store: Where it lives.
         command: The command that repeats it.
         on_epoch: Called once for every epoch of the row, also for those that another row or an interrupted run trained.
+        rerun: ``stale`` does the run anew if its code has changed since; what it left moves to ``.stale`` in the store. Steps need no
+            such word: they are never taken from other code (``espalier.code.step_digests``).
 
     Raises:
         ValueError: A step's settings don't fit, a kept file is damaged, or the loss is not finite.
@@ -115,8 +118,11 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
     folder = store.folder(job.name)
     make_folder(folder)
     with FileLock(folder / ".lock"):
-        if (done := store.find(job.name)) is not None:
+        done = store.find(job.name)
+        if done is not None and not (rerun == "stale" and is_stale(done)):
             return done
+        if done is not None:
+            store.retire(done)
         torch.set_num_threads(job.config["num_threads"])
         with _tracker(job, folder) as tracker:
             listeners = [listen for listen in (on_epoch, None if tracker is None else tracker.log) if listen is not None]

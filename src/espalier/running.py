@@ -6,16 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from espalier.composing import config_dir, own_config_dir, register_rows, resolved, rewrite
+from espalier.code import is_stale
+from espalier.composing import SCALES, config_dir, own_config_dir, register_rows, resolved, rewrite
+from espalier.expectation import expectation
 from espalier.record import Record, Store
-from espalier.runner import Job, command_of, execute, job_of, plan
+from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
+from espalier.tables.names import did_you_mean
+from espalier.tables.published import paper
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
+
+OWN_WORDS = ("row", "scale", "seed", "rerun", "dry_run")  # what a command names; the other words change the config
 
 
 def run(
@@ -25,6 +32,7 @@ def run(
     scale: str = "smoke",
     seeds: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
+    rerun: Rerun = None,
     store: Store | None = None,
     console: Console | None = None,
 ) -> list[Record]:
@@ -36,63 +44,105 @@ def run(
         scale: smoke, desk or paper.
         seeds: Seeds; None takes those the table asks for at that scale.
         overrides: Further Hydra overrides; runs that differ from their row are filed as variants.
+        rerun: ``stale`` also does those finished runs anew whose code has changed since; what they left moves to ``.stale`` in the store.
         store: Where runs live; None takes ``ESPALIER_STORE``, else ``runs``.
         console: Where progress is shown; None shows none.
 
     Raises:
         ValueError: A name or key does not exist, data is missing, or a step's settings don't fit.
     """
-    place = store or Store()
+    place, rerun = store or Store(), checked_rerun(rerun)
     published = register_rows(name, scale)
     wanted = [
         (row, seed) for row in rows or published.runnable for seed in (seeds if seeds is not None else published.seeds_of(row, scale))
     ]
     jobs = [plan(name, row=row, scale=scale, seed=seed, overrides=overrides) for row, seed in wanted]
-    done = [place.find(job.name) for job in jobs]
+    found = [place.find(job.name) for job in jobs]
+    stale = [record is not None and is_stale(record) for record in found]
+    left = [job for job, record, old in zip(jobs, found, stale, strict=True) if record is None or (old and rerun == "stale")]
     if console is not None:
-        console.print(f"{name} at scale={scale}: {len(jobs)} runs, {sum(record is not None for record in done)} done")
+        console.print(_announcement(f"{name} at scale={scale}", jobs, left, sum(stale), rerun, place), soft_wrap=True)
     records = []
-    with _progress(console) as progress:
-        bar = progress.add_task("", total=sum(_epochs(job) for job, record in zip(jobs, done, strict=True) if record is None))
+    with _progress(console, "epochs") as progress:
+        bar = progress.add_task("", total=sum(_epochs(job) for job in left))
         for (row, seed), job in zip(wanted, jobs, strict=True):
             progress.update(bar, description=f"{row} seed {seed}")
             command = command_of(name, row, scale, seed, overrides)
-            records.append(execute(job, store=place, command=command, on_epoch=lambda *_: progress.advance(bar)))
+            records.append(execute(job, store=place, command=command, on_epoch=lambda *_: progress.advance(bar), rerun=rerun))
     return records
+
+
+def checked_rerun(word: str | None) -> Rerun:
+    """Return ``word`` if it is one that ``rerun`` takes.
+
+    Raises:
+        ValueError: It is not; the message has the nearest.
+    """
+    if word in (None, "null"):
+        return None
+    if word == "stale":
+        return "stale"
+    raise ValueError(f"rerun={word} is not known; {did_you_mean(str(word), ['stale', 'null'])}")
+
+
+def _announcement(title: str, jobs: Sequence[Job], left: Sequence[Job], num_stale: int, rerun: Rerun, store: Store) -> str:
+    stale = "" if not num_stale else f" ({num_stale} stale, {'done anew' if rerun else 'rerun=stale does them anew'})"
+    counts = f"{title}: {len(jobs)} runs, {len(jobs) - len(left)} done{stale}"
+    if not left:
+        return f"{counts}; nothing to run"
+    known = [*store.records(), *paper(left[0].config["paper"]).shipped_records()]
+    return f"{counts}; {expectation(left, known)}"
 
 
 def _epochs(job: Job) -> int:
     return sum(step.get("epochs", 0) for step in job.config["recipe"]["steps"].values())
 
 
-def _progress(console: Console | None) -> Progress:
+def _progress(console: Console | None, unit: str) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("epochs"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console or Console(quiet=True), disable=console is None)
 
 
-def run_overrides(name: str, overrides: Sequence[str], *, console: Console) -> list[Record]:
-    """Run what the words of a command line name; hand over to Hydra where one of its own flags is among them."""
-    scale = _value(overrides, "scale") or "smoke"
-    published = register_rows(name, scale)
-    if any(word in HYDRA_FLAGS for word in overrides):
-        _hand_over(name, overrides)
-        return []
-    rest = [word for word in overrides if word.partition("=")[0] not in ("row", "scale", "seed", "dry_run")]
-    rows, seeds = _choices(overrides, "row", list(published.runnable)), _choices(overrides, "seed", [])
-    for row in rows or []:
-        published.row(row)
-    if (_value(overrides, "dry_run") or "false").lower() == "true":
-        for row in rows or list(published.runnable):
-            _dry_run(name, row, scale, rest, console)
-        return []
-    return run(name, rows=rows, scale=scale, seeds=None if seeds is None else list(map(int, seeds)), overrides=rest, console=console)
+def run_overrides(name: str, overrides: Sequence[str], *, console: Console | None = None) -> list[Record]:
+    """Run what the words of a command line name: ``row=a,b``, ``seed=0,1``, ``scale=smoke,desk``, ``rerun=stale``, any Hydra override.
+
+    Scales run one after another. Where a flag of Hydra's is among the words, Hydra takes over, and its launchers run the jobs.
+
+    Args:
+        name: ``PAPER/TABLE``.
+        overrides: The words.
+        console: Where progress is shown; None shows none.
+
+    Raises:
+        ValueError: As for ``run``.
+    """
+    scales = _choices(overrides, "scale", SCALES) or ["smoke"]
+    tables = {scale: register_rows(name, scale) for scale in scales}
+    rerun = checked_rerun(_value(overrides, "rerun"))
+    records: list[Record] = []
+    for scale, published in tables.items():
+        if any(word in HYDRA_FLAGS for word in overrides):
+            register_rows(name, scale)  # each scale has its own data
+            _hand_over(name, [word for word in overrides if not word.startswith("scale=")] + [f"scale={scale}"])
+            continue
+        rest = [word for word in overrides if word.partition("=")[0] not in OWN_WORDS]
+        rows, seeds = _choices(overrides, "row", list(published.runnable)), _choices(overrides, "seed", [])
+        for row in rows or []:
+            published.row(row)
+        if (_value(overrides, "dry_run") or "false").lower() == "true":
+            for row in rows or list(published.runnable):
+                _dry_run(name, row, scale, rest, console or Console())
+            continue
+        numbers = None if seeds is None else list(map(int, seeds))
+        records += run(name, rows=rows, scale=scale, seeds=numbers, overrides=rest, rerun=rerun, console=console)
+    return records
 
 
 def _value(overrides: Sequence[str], key: str) -> str | None:
@@ -141,4 +191,7 @@ def hydra_job(config: DictConfig) -> None:
     if config.row is None:
         raise ValueError("Hydra's multirun takes one row a job; add row=NAME, row=a,b or row=glob(*).")
     job = job_of(resolved(config))
-    execute(job, store=Store(), command=command_of(f"{config.paper}/{config.table}", config.row, config.scale, config.seed, []))
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("+experiment=", "+row/"))]
+    changed = [word for word in words if word.partition("=")[0] not in OWN_WORDS]
+    command = command_of(f"{config.paper}/{config.table}", config.row, config.scale, config.seed, changed)
+    execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
