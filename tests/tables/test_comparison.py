@@ -157,3 +157,10 @@ def test_a_division_by_zero_is_no_figure(tmp_path: Path) -> None:
     tab = made_up(tmp_path, table=TABLE.replace("6050", "0")).table("tab")
     own = [record("dense", metrics={"weights_nonzero": 10.0}), record("admm", metrics={"weights_nonzero": 0.0})]
     assert only(compare(tab, own, [], "desk"), "admm", "rate").ours_mean is None
+
+
+def test_seeds_of_stale_runs_are_named_where_they_are_ones_own(tab: Table) -> None:
+    own = accuracies("admm", 98.0, 98.4) + accuracies("dense", 99.0)
+    cells = compare(tab, own, accuracies("admm", 97.0), "desk", stale={own[1].name})
+    assert only(cells, "admm", "top1_pct").stale == (1,)
+    assert {cell.row for cell in cells if cell.stale} == {"admm"}

@@ -37,6 +37,15 @@ def test_json_rows_have_the_agreed_keys(compared: tuple[Table, list[Cell]]) -> N
     assert rows[0] | {"shipped_std": None} == rows[0]
 
 
+def test_stale_runs_are_marked_and_the_mark_explained(tmp_path: Path) -> None:
+    table = made_up(tmp_path).table("tab")
+    own = accuracies("dense", 98.0)
+    text = export(table, compare(table, own, [], "desk", stale={own[0].name}), "md")
+    assert r"| dense | 99.2 | 98.00 (n=1)\* |" in text
+    assert "rerun=stale" in text
+    assert "rerun=stale" not in export(table, compare(table, own, [], "desk"), "md")
+
+
 def test_markdown_escapes_what_would_break_it(compared: tuple[Table, list[Cell]]) -> None:
     text = export(*compared, "md")
     lines = text.splitlines()

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ class Cell:
         device: What one's own records ran on, or the whole setting of a measured figure (the shipped ones', where there are no own).
         comparable: Whether the published figure and the rerun ones may be set against each other; absolute accuracy below ``paper``
             scale and times from other hardware may not.
+        stale: Seeds of one's own records that were made by code which has changed since.
     """
 
     row: str
@@ -50,6 +51,7 @@ class Cell:
     scale: str
     device: str
     comparable: bool
+    stale: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that programs read, ``JSON_KEYS``."""
@@ -84,6 +86,7 @@ def compare(
     *,
     measurements: Iterable[Measurement] = (),
     shipped_measurements: Iterable[Measurement] = (),
+    stale: Container[str] = (),
 ) -> list[Cell]:
     """Return every cell of a table at one scale, row by row.
 
@@ -98,6 +101,7 @@ def compare(
         scale: ``smoke``, ``desk`` or ``paper``.
         measurements: Measurements of one's own runs.
         shipped_measurements: Measurements that came with the paper.
+        stale: Names of one's own runs whose code has changed since.
     """
     sources = [
         (Records(shipped, table.paper), list(shipped_measurements)),
@@ -106,12 +110,18 @@ def compare(
     cells = []
     for name in table.rows:
         for title, column in table.columns.items():
-            cells += _cells(table, name, title, column, sources, scale)
+            cells += _cells(table, name, title, column, sources, scale, stale)
     return cells
 
 
 def _cells(
-    table: Table, row: str, title: str, column: Column, sources: Sequence[tuple[Records, list[Measurement]]], scale: str
+    table: Table,
+    row: str,
+    title: str,
+    column: Column,
+    sources: Sequence[tuple[Records, list[Measurement]]],
+    scale: str,
+    stale: Container[str],
 ) -> list[Cell]:
     selections = [records.of(f"{table.table}/{row}", scale) for records, _ in sources]
     if column.kind == "measured":
@@ -125,6 +135,7 @@ def _cells(
         pairs = [(", ".join(ours_one.devices or shipped_one.devices), shipped_one, ours_one)]
     published, provenance, published_note = _published(table, row, title, column)
     notes = [published_note] + [note for chosen in selections if chosen.by_seed for note in chosen.notes]
+    old = {seed for seed, record in selections[1].by_seed.items() if record.name in stale}
     absolute = column.kind == "accuracy" and not (column.computed and "dense." in column.computed)
     return [
         Cell(
@@ -142,6 +153,7 @@ def _cells(
             scale=scale,
             device=device,
             comparable=column.kind != "measured" and not (absolute and scale != "paper"),
+            stale=tuple(sorted(old & mine.by_seed.keys())),
         )
         for device, theirs, mine in pairs
     ]

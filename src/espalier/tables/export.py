@@ -12,6 +12,8 @@ from espalier.tables.comparison import JSON_KEYS, Cell
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import UNKNOWN, Column, Table
 
+STALE_MARK = "*"
+STALE_LEGEND = f"{STALE_MARK} has runs made by code that has changed since; rerun=stale does them anew."
 PARTS = ("published", "shipped", "yours")
 
 
@@ -46,11 +48,12 @@ def to_json(cells: Sequence[Cell]) -> str:
 def to_csv(cells: Sequence[Cell]) -> str:
     """Return one line a cell, full precision; ``?`` is unknown, empty is not stated or not run."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [*JSON_KEYS, "shipped_n", "comparable", "note"], lineterminator="\n")
+    writer = csv.DictWriter(stream, [*JSON_KEYS, "shipped_n", "comparable", "note", "stale"], lineterminator="\n")
     writer.writeheader()
     for cell in cells:
         seeds = " ".join(str(seed) for seed in cell.seeds)
         rest = {"seeds": seeds, "shipped_n": cell.shipped_n, "comparable": cell.comparable, "note": cell.note}
+        rest["stale"] = " ".join(map(str, cell.stale))
         writer.writerow(cell.as_json() | rest)
     return stream.getvalue()
 
@@ -122,7 +125,8 @@ def _text(table: Table, column: Column, cells: Sequence[Cell], part: str) -> str
         )
         if mean is not None:
             where = f" ({cell.device})" if column.kind == "measured" else ""
-            found.append(_mean_text(mean, std, num, column) + where)
+            mark = STALE_MARK if part == "yours" and cell.stale else ""
+            found.append(_mean_text(mean, std, num, column) + mark + where)
     return "; ".join(found)
 
 
@@ -147,6 +151,8 @@ def _legend(table: Table, cells: Sequence[Cell], grid: _Grid) -> list[str]:
         lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
         if apart := sorted({cell.column for cell in cells if not cell.comparable and (cell.ours_mean, cell.shipped_mean) != (None, None)}):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
+    if any(cell.stale for cell in cells):
+        lines.append(STALE_LEGEND)
     if table.note:
         lines.append(table.note)
     notes = dict.fromkeys(f"{cell.row}, {cell.column}: {cell.note}" for cell in cells if cell.note)
