@@ -9,7 +9,7 @@ from torch import Tensor
 
 from espalier.constraints import STRUCTURES, Assignment, Binary, PowerOfTwo, Sparse, Support, Target, UniformLevels, assign
 from espalier.models import LeNet5
-from espalier.packing import pack, unpack
+from espalier.packing import content_digest, pack, unpack
 
 
 def lenet5() -> LeNet5:
@@ -40,6 +40,7 @@ def test_what_is_packed_comes_back_bit_for_bit_at_the_counted_size(tmp_path: Pat
     weights, frozen = settled(model, assignment)
     report = pack(tmp_path / "model.safetensors", weights, frozen, {"note": name})
     assert report.file_bytes == (tmp_path / "model.safetensors").stat().st_size
+    assert report.digest == content_digest(tmp_path / "model.safetensors")
     assert 0 <= report.file_bytes - report.counted_bytes <= 4096
     back, sets, meta = unpack(tmp_path / "model.safetensors")
     assert meta == {"note": name}

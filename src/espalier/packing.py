@@ -72,13 +72,23 @@ def pack(path: Path, weights: Mapping[str, Tensor], frozen: Assignment | None, m
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"espalier": json.dumps(header, separators=(",", ":"))})
     report: dict[str, dict[str, int]] = {}
-    content = hashlib.sha256()
     for key in sorted(tensors):
         name, _, part = key.rpartition("/")
         report.setdefault(name, {})[part] = tensors[key].numel() * tensors[key].element_size()
+    return PackReport(report, path.stat().st_size, _digest(tensors))
+
+
+def content_digest(path: Path) -> str:
+    """Return the digest that ``pack`` reported when it wrote the file; raises as ``unpack`` does."""
+    return _digest(_content(path)[1])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for key in sorted(tensors):
         content.update(key.encode())
         content.update(tensors[key].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return PackReport(report, path.stat().st_size, content.hexdigest())
+    return content.hexdigest()
 
 
 def unpack(path: Path) -> tuple[dict[str, Tensor], Assignment | None, dict[str, Any]]:
@@ -87,14 +97,7 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], Assignment | None, dict[str, 
     Raises:
         ValueError: The file is missing, damaged, or no packed checkpoint.
     """
-    try:
-        with safe_open(path, framework="pt") as content:
-            header = json.loads((content.metadata() or {}).get("espalier", "{}"))
-            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a packed checkpoint ({error}); copy it anew or pack the run again.") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} is of format '{header.get('format')}', this espalier reads '{FORMAT}'.")
+    header, tensors = _content(path)
     weights: dict[str, Tensor] = {}
     parts: list[tuple[tuple[Target, ...], Support | Pinned]] = []
     for name, facts in header["layout"].items():
@@ -103,6 +106,18 @@ def unpack(path: Path) -> tuple[dict[str, Tensor], Assignment | None, dict[str, 
         if frozen is not None:
             parts.append(((Target(name),), frozen))
     return weights, Assignment(parts) if parts else None, header["meta"]
+
+
+def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as content:
+            header = json.loads((content.metadata() or {}).get("espalier", "{}"))
+            tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a packed checkpoint ({error}); copy it anew or pack the run again.") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is of format '{header.get('format')}', this espalier reads '{FORMAT}'.")
+    return header, tensors
 
 
 def _packed(weight: Tensor, frozen: Support | Pinned | None, target: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:

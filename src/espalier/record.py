@@ -50,6 +50,7 @@ class Record(BaseModel):
     series: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)  # name -> [(progress/epoch, value)]
     steps: dict[str, str]  # step name -> key of its State
     checkpoint: str | None  # digest of the packed weights
+    input_shape: tuple[int, ...] | None = None  # of one sample; None in records made before it was noted
     versions: dict[str, str]
     device: str  # CPU or GPU model the run trained on
     started: str  # ISO 8601, UTC

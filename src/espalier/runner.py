@@ -161,6 +161,7 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
         series={name: [(x, y) for x, y in points] for name, points in state.series.items()},
         steps=keys,
         checkpoint=packed.digest,
+        input_shape=job.data.input_shape,
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         device=cpu().name,
         started=started.isoformat(timespec="seconds"),
