@@ -1,5 +1,6 @@
 """The shell: light to start, readable to people and programs."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import espalier
-from espalier import cli
+from espalier import cli, completion
 from espalier.record import Store
 from espalier.running import run
 
@@ -44,7 +45,7 @@ def test_a_run_can_be_listed_shown_compared_and_cleaned(store_folder: Path, caps
     assert [entry["variant"] for entry in listed] == [True, True]
     assert [entry["stale"] for entry in listed] == [False, False]
     names = [entry["run"] for entry in listed]
-    assert json.loads(call("show", names[0]))["row"] == "dense"
+    assert json.loads(call("show", names[0], "--json"))["row"] == "dense"
     different = {entry["key"] for entry in json.loads(call("diff", *names, "--json"))}
     assert "config.seed" in different
     assert "config.data.batch_size" not in different
@@ -53,8 +54,8 @@ def test_a_run_can_be_listed_shown_compared_and_cleaned(store_folder: Path, caps
     assert len(list(Store(store_folder).records())) == 2
 
 
-def test_an_unknown_run_lists_those_there_are(store_folder: Path) -> None:
-    with pytest.raises(ValueError, match="0 runs are called 'nothing'"):
+def test_an_unknown_run_is_named(store_folder: Path) -> None:
+    with pytest.raises(ValueError, match="no run is called 'nothing'; known: none"):
         call("show", "nothing")
 
 
@@ -87,11 +88,11 @@ def test_overrides_complete(written: str, expected: list[str]) -> None:
     class Context:
         params = {"name": LENET5}  # noqa: RUF012
 
-    assert cli.complete_override(Context(), written) == expected  # type: ignore[arg-type]
+    assert completion.complete_override(Context(), written) == expected  # type: ignore[arg-type]
 
 
 def test_table_names_complete() -> None:
-    assert cli.complete_table("progressive-admm/lenet5_c") == ["progressive-admm/lenet5_claims"]
+    assert completion.complete_table("progressive-admm/lenet5_c") == ["progressive-admm/lenet5_claims"]
 
 
 def test_python_offers_the_same(store_folder: Path) -> None:
@@ -101,3 +102,87 @@ def test_python_offers_the_same(store_folder: Path) -> None:
     assert {"row", "seed", "top1_pct", "config.data.batch_size"} <= set(frame.columns)
     table = espalier.table(LENET5, scale="smoke")
     assert table[(table.row == "dense") & (table.column == "top1_pct")].published.item() == 99.2
+
+
+@pytest.fixture
+def dense(store_folder: Path) -> str:
+    (record,) = run(LENET5, rows=["dense"], overrides=["budgets.smoke.train=1"])
+    return record.name
+
+
+@pytest.mark.tiny
+def test_the_shell_uses_the_public_interface_alone() -> None:
+    tree = ast.parse(Path(cli.__file__).read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {module for module in modules if module and module.startswith("espalier")} == {
+        "espalier",
+        "espalier.completion",
+        "espalier.printing",
+    }
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "espalier"}
+    assert used <= set(espalier.__all__)
+    assert len(used) > 12
+
+
+@pytest.mark.tiny
+def test_every_public_name_is_there_documented_and_no_module_of_ours() -> None:
+    assert sorted(espalier.__all__) == sorted(espalier.HOMES) == dir(espalier)
+    folder = Path(espalier.__file__).parent
+    for name in espalier.__all__:
+        assert getattr(espalier, name).__doc__
+        assert not (folder / name).exists()
+        assert not (folder / f"{name}.py").exists()
+    with pytest.raises(AttributeError, match="espalier has no 'prun'"):
+        espalier.prun  # noqa: B018
+
+
+VERBS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_shows_an_example_and_offers_json(verb: str) -> None:
+    text = call(verb, "--help")
+    assert f"espalier {verb}" in text
+    assert "--json" in text
+
+
+def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espalier.tables.published.experiment_roots", lambda: [tmp_path / "kept"])
+    answers = {
+        words[0]: json.loads(call(*words, "--json"))
+        for words in [
+            ("runs",),
+            ("show", dense),
+            ("diff", dense, dense),
+            ("measure", dense, "--threads", "1", "--batch-size", "2"),
+            ("keep", dense),
+            ("clean",),
+        ]
+    }
+    assert answers["runs"][0]["run"] == dense
+    assert answers["show"]["config"]["seed"] == 0
+    assert answers["diff"] == []
+    assert answers["measure"][dense]["batch_size"] == 2
+    assert Path(answers["keep"]["path"], "record.json").exists()
+    assert (answers["clean"]["deleted"], len(answers["clean"]["folders"])) == (False, 1)
+    assert json.loads(call("clean", "--yes", "--json"))["deleted"] is True
+
+
+def test_words_about_a_run(dense: str) -> None:
+    assert "top1_pct" in call("show", dense)
+    assert "p50" in call("measure", dense)
+    assert "variant" in call("runs")
+
+
+def test_a_figure_from_other_code_is_marked(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (record,) = run(LENET5, rows=["dense"])
+    assert "*" not in call("table", LENET5, "--scale", "smoke")
+    (path,) = store_folder.glob("*/*/*/*/*/record.json")
+    path.write_text(record.model_copy(update={"code_digest": "other"}).model_dump_json())
+    shown = call("table", LENET5, "--scale", "smoke")
+    assert "*" in shown
+    assert "rerun=stale" in shown
+    assert "rerun=stale" in call("table", LENET5, "--scale", "smoke", "--to", "md")
+    table = espalier.table(LENET5, scale="smoke")
+    assert set(table[table.stale.map(bool)].row) == {"dense"}
+    assert [entry["stale"] for entry in json.loads(call("runs", "--json"))] == [True]

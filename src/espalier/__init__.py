@@ -1,29 +1,86 @@
 """espalier: fit neural networks to the frame of the hardware.
 
-Python comes first: ``espalier.run``, ``espalier.records`` and ``espalier.table`` do what the shell's verbs do. Importing espalier loads
-neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
+Python comes first: each verb of the shell is a thin layer over a function here.
+
+- Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``export``, ``plot``, ``report``, ``fetch``.
+- Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
+  ``keep``, ``clean``.
+- Any network: ``prune``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
+
+Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from espalier.constraints import Structure
+    from espalier.data.fetch import fetch
+    from espalier.interface import frozen, load, measure, project, prune, save
+    from espalier.inventory import cells, claims, clean, diff, export, find, keep, papers, plot, records, report, runs, table
+    from espalier.measuring import measure_runs
+    from espalier.running import run, run_overrides
 
 HOMES = {
-    "run": "espalier.running",
-    "records": "espalier.interface",
-    "table": "espalier.interface",
-    "prune": "espalier.interface",
-    "project": "espalier.interface",
-    "measure": "espalier.interface",
-    "save": "espalier.interface",
-    "load": "espalier.interface",
-    "frozen": "espalier.interface",
     "Structure": "espalier.constraints",
+    "cells": "espalier.inventory",
+    "claims": "espalier.inventory",
+    "clean": "espalier.inventory",
+    "diff": "espalier.inventory",
+    "export": "espalier.inventory",
+    "fetch": "espalier.data.fetch",
+    "find": "espalier.inventory",
+    "frozen": "espalier.interface",
+    "keep": "espalier.inventory",
+    "load": "espalier.interface",
+    "measure": "espalier.interface",
+    "measure_runs": "espalier.measuring",
+    "papers": "espalier.inventory",
+    "plot": "espalier.inventory",
+    "project": "espalier.interface",
+    "prune": "espalier.interface",
+    "records": "espalier.inventory",
+    "report": "espalier.inventory",
+    "run": "espalier.running",
+    "run_overrides": "espalier.running",
+    "runs": "espalier.inventory",
+    "save": "espalier.interface",
+    "table": "espalier.inventory",
 }
 
-__all__ = ["Structure", "frozen", "load", "measure", "project", "prune", "records", "run", "save", "table"]
+__all__ = [
+    "Structure",
+    "cells",
+    "claims",
+    "clean",
+    "diff",
+    "export",
+    "fetch",
+    "find",
+    "frozen",
+    "keep",
+    "load",
+    "measure",
+    "measure_runs",
+    "papers",
+    "plot",
+    "project",
+    "prune",
+    "records",
+    "report",
+    "run",
+    "run_overrides",
+    "runs",
+    "save",
+    "table",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"espalier has no '{name}'; it has {', '.join(sorted(HOMES))}.")
     return getattr(import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

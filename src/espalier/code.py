@@ -134,7 +134,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, int, str, str | None]]:
+    typing_only = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for part in node.body
+    }
     for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name, node.level, node.module or "", None if alias.name == "*" else alias.name

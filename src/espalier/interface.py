@@ -1,4 +1,4 @@
-"""What Python offers beside ``espalier.run``: pruning and measuring any network, saving and loading it, and what runs have given."""
+"""What Python offers for any network: prune, project, measure, save and load it."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Constraint, Sparse, Structure, Target, assign, structure
 from espalier.frames import Cpu
-from espalier.inventory import cells, frame, highest_scale, own_records
 from espalier.packing import PackReport, pack, unpack
-from espalier.record import Store, digest
+from espalier.record import digest
 from espalier.rewrites import Rewrite, rewritten, untrusted
 from espalier.tables.published import experiment_roots
 from espalier.workload import workload
@@ -153,7 +152,9 @@ def _checkpoint(path: str | Path) -> Path:
 def measure(
     model: nn.Module, example: Tensor, *, num_threads: int = 1, batch_size: int = 1, num_warmup: int = 20, num_runs: int = 200
 ) -> pd.Series:
-    """Count and time a network on this machine's CPU: one figure a line, by the names of ``espalier.metrics``.
+    """Count and time any network on this machine's CPU: one figure a line, by the names of ``espalier.metrics``.
+
+    Finished runs are measured by name, and the times filed beside them, with ``espalier.measure_runs``.
 
     Args:
         model: The network.
@@ -179,19 +180,4 @@ def measure(
     return pd.Series(figures, name=type(model).__name__)
 
 
-def records(store: Store | None = None) -> pd.DataFrame:
-    """Return all runs, one line each: a column per fact, per config key and per metric."""
-    return frame(own_records(store))
-
-
-def table(name: str, *, scale: str | None = None) -> pd.DataFrame:
-    """Return ``PAPER/TABLE`` as published, as shipped and as rerun here, one line a row and column.
-
-    Args:
-        name: ``PAPER/TABLE``.
-        scale: smoke, desk or paper; None takes the highest that has records.
-    """
-    return pd.DataFrame([cell.as_json() for cell in cells(name, scale or highest_scale(name))])
-
-
-__all__ = ["frozen", "load", "measure", "project", "prune", "records", "save", "table"]
+__all__ = ["frozen", "load", "measure", "project", "prune", "save"]

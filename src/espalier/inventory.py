@@ -1,17 +1,63 @@
-"""Questions about runs: which there are, how two differ, what a table's cells hold."""
+"""Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from espalier.code import is_stale
 from espalier.files import write_once
-from espalier.record import Measurement, Record, Store
+from espalier.record import DIGEST_LENGTH, Measurement, Record, Store
+from espalier.tables import published
+from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
-from espalier.tables.published import experiment_roots, paper, table
+from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
+
+VERDICTS = ("holds", "fails", "inconclusive", "not run")
+
+
+@dataclass(frozen=True)
+class PaperSummary:
+    """One paper: its tables, the number of its rows that can be rerun, and its claims, counted by verdict."""
+
+    paper: str
+    tables: list[str]
+    rows: int
+    claims: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One finished run: whether its config differs from its row's, and whether its code has changed since."""
+
+    run: str
+    started: str
+    duration_s: float
+    variant: bool
+    stale: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting or figure in which two runs differ, dotted; None where a run lacks it."""
+
+    key: str
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Folders that ``clean`` deletes, the bytes that frees, and whether it has deleted them."""
+
+    folders: list[Path]
+    num_bytes: int
+    deleted: bool
 
 
 def own_records(store: Store | None = None) -> list[Record]:
@@ -25,57 +71,131 @@ def own_measurements(store: Store | None = None) -> list[Measurement]:
     return [measurement for record in place.records() for measurement in place.measurements(record.name)]
 
 
-def highest_scale(name: str) -> str:
+def papers(store: Store | None = None) -> list[PaperSummary]:
+    """Return every paper: its tables, the rows that can be rerun, and how many claims hold."""
+    own = own_records(store)
+    found = []
+    for paper in published.papers().values():
+        words: list[str] = [verdict.verdict for verdict in judge(paper, own)]
+        tally = {word: words.count(word) for word in VERDICTS}
+        found.append(PaperSummary(paper.name, paper.table_names, sum(map(len, paper.rows.values())), tally))
+    return found
+
+
+def claims(paper: str, store: Store | None = None) -> list[Verdict]:
+    """Judge each claim of a paper by the records: holds, fails, inconclusive or not run, with the figures behind it.
+
+    Raises:
+        ValueError: There is no such paper; the message has the nearest.
+    """
+    return judge(published.paper(paper), own_records(store))
+
+
+def highest_scale(name: str, store: Store | None = None) -> str:
     """Return the highest scale at which a table has records, own or shipped; smoke where it has none."""
-    published = table(name)
-    known = [*own_records(), *paper(published.paper).shipped_records()]
-    present = {record.scale for record in known if (record.paper, record.table) == (published.paper, published.table)}
+    of = published.table(name)
+    known = [*own_records(store), *published.paper(of.paper).shipped_records()]
+    present = {record.scale for record in known if (record.paper, record.table) == (of.paper, of.table)}
     return next((scale for scale in reversed(SCALES) if scale in present), SCALES[0])
 
 
-def cells(name: str, scale: str) -> list[Cell]:
-    """Return a table's cells: published, shipped and own."""
-    published = table(name)
-    home = paper(published.paper)
+def cells(name: str, *, scale: str | None = None, store: Store | None = None) -> list[Cell]:
+    """Return a table's cells: published, shipped and one's own.
+
+    Args:
+        name: ``PAPER/TABLE``.
+        scale: smoke, desk or paper; None takes the highest that has records.
+        store: Where one's own runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+
+    Raises:
+        ValueError: There is no such table; the message has the nearest.
+    """
+    of = published.table(name)
+    home = published.paper(of.paper)
+    own = own_records(store)
     return compare(
-        published,
-        own_records(),
+        of,
+        own,
         home.shipped_records(),
-        scale,
-        measurements=own_measurements(),
+        scale or highest_scale(name, store),
+        measurements=own_measurements(store),
         shipped_measurements=home.shipped_measurements(),
+        stale={record.name for record in own if record.paper == of.paper and is_stale(record)},
     )
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Return one line a record: a column per fact, per config key (dotted) and per metric."""
-    lines = []
-    for record in records:
-        facts = record.model_dump(
-            include={"paper", "table", "row", "scale", "seed", "variant", "identity", "device", "started", "duration_s"}
-        )
-        lines.append({**facts, **dict(_flat(record.config, "config.")), **record.metrics})
+def table(name: str, *, scale: str | None = None, store: Store | None = None) -> pd.DataFrame:
+    """Return a table's cells as a frame, one line each: the keys of ``Cell.as_json``, then what a reader must know. See ``cells``."""
+    lines = [
+        {**cell.as_json(), "note": cell.note, "comparable": cell.comparable, "stale": list(cell.stale)}
+        for cell in cells(name, scale=scale, store=store)
+    ]
     return pd.DataFrame(lines)
 
 
-def find_run(name: str, store: Store | None = None) -> Record:
+def export(name: str, to: str, *, scale: str | None = None, store: Store | None = None) -> str:
+    """Return a table as text: ``csv``, ``md``, ``latex`` or ``json``. See ``cells``.
+
+    Raises:
+        ValueError: There is no such table or format.
+        ModuleNotFoundError: LaTeX without great-tables.
+    """
+    from espalier.tables.export import export as written  # noqa: PLC0415  the same verb
+
+    return written(published.table(name), cells(name, scale=scale, store=store), to)
+
+
+def records(store: Store | None = None) -> pd.DataFrame:
+    """Return all runs, one line each: a column per fact, per config key (dotted) and per metric."""
+    facts = {"paper", "table", "row", "scale", "seed", "variant", "identity", "device", "started", "duration_s"}
+    return pd.DataFrame(
+        [{**record.model_dump(include=facts), **dict(_flat(record.config, "config.")), **record.metrics} for record in own_records(store)]
+    )
+
+
+def runs(store: Store | None = None) -> list[RunSummary]:
+    """Return all finished runs, ordered by name."""
+    return [RunSummary(record.name, record.started, record.duration_s, record.variant, is_stale(record)) for record in own_records(store)]
+
+
+def matching(name: str, store: Store | None = None) -> list[Record]:
+    """Return the runs whose name begins so, or that a glob names.
+
+    Raises:
+        ValueError: There are none; the message has the nearest names.
+    """
+    known = {record.name: record for record in own_records(store)}
+    pattern = name.strip("/")
+    found = [known[one] for one in known if fnmatchcase(one, pattern) or ("*" not in pattern and one.startswith(pattern))]
+    if not found:
+        raise ValueError(f"no run is called '{name}'; {did_you_mean(name, known)}; `espalier runs` lists them.")
+    return found
+
+
+def find(name: str, store: Store | None = None) -> Record:
     """Return the run of that name, or the only one whose name begins so.
 
     Raises:
         ValueError: None or several do.
     """
-    known = own_records(store)
-    found = [record for record in known if record.name.startswith(name.strip("/"))]
+    found = matching(name, store)
     if len(found) != 1:
-        listing = ", ".join(record.name for record in found or known) or "none; run a table first"
-        raise ValueError(f"{len(found)} runs are called '{name}'; there are: {listing}.")
+        raise ValueError(f"{len(found)} runs are called '{name}': {', '.join(record.name for record in found)}; write more of the one.")
     return found[0]
 
 
-def differences(first: Record, second: Record) -> list[tuple[str, Any, Any]]:
-    """Return the settings and metrics in which two runs differ."""
-    left, right = (dict(_flat({"config": record.config, "metrics": record.metrics}, "")) for record in (first, second))
-    return [(key, left.get(key), right.get(key)) for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+def diff(first: str | Record, second: str | Record, store: Store | None = None) -> list[Difference]:
+    """Return the settings and figures in which two runs differ.
+
+    Args:
+        first: A run or its name, see ``find``.
+        second: The other.
+        store: Where they live.
+    """
+    found = (find(one, store) if isinstance(one, str) else one for one in (first, second))
+    left, right = (dict(_flat({"config": record.config, "metrics": record.metrics}, "")) for record in found)
+    keys = dict.fromkeys([*left, *right])
+    return [Difference(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -87,30 +207,57 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(item, f"{prefix}{key}.")
 
 
-def keep_record(record: Record, store: Store | None = None) -> Path:
-    """Copy a record and its measurements to ``experiments/<paper>/results``; return the folder.
+def keep(name: str | Record, store: Store | None = None) -> Path:
+    """Copy a run's record and measurements to ``experiments/<paper>/results``, a shipped reference; return the folder.
 
     Raises:
+        ValueError: No run, or several, have that name.
         FileExistsError: The reference is there already.
     """
-    place = store or Store()
-    folder = experiment_roots()[0] / record.paper / "results" / Path(record.name).relative_to(record.paper)
+    record = find(name, store) if isinstance(name, str) else name
+    folder = published.experiment_roots()[0] / record.paper / "results" / Path(record.name).relative_to(record.paper)
     write_once(folder / "record.json", record.model_dump_json(indent=1) + "\n")
-    for measurement in place.measurements(record.name):
-        write_once(
-            folder / "measurements" / f"{measurement.frame}-{measurement.identity[:6]}.json", measurement.model_dump_json(indent=1) + "\n"
-        )
+    for measurement in (store or Store()).measurements(record.name):
+        file = f"{measurement.frame}-{measurement.identity[:DIGEST_LENGTH]}.json"
+        write_once(folder / "measurements" / file, measurement.model_dump_json(indent=1) + "\n")
     return folder
 
 
-def deletable(*, steps_only: bool, store: Store | None = None) -> tuple[list[Path], int]:
-    """Return the folders that ``clean`` would delete and their bytes."""
+def clean(*, steps_only: bool = True, dry_run: bool = False, store: Store | None = None) -> Cleaned:
+    """Delete the kept states of steps.
+
+    Args:
+        steps_only: False deletes all runs as well.
+        dry_run: True only says what would be deleted.
+        store: Where the runs live.
+    """
     root = (store or Store()).root
-    folders = sorted((root / ".steps").glob("*")) if steps_only else sorted(path for path in root.glob("*") if path.is_dir())
-    return folders, sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    folders: Sequence[Path] = (
+        sorted((root / ".steps").glob("*")) if steps_only else sorted(path for path in root.glob("*") if path.is_dir())
+    )
+    num_bytes = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    if not dry_run:
+        for folder in folders:
+            shutil.rmtree(folder)
+    return Cleaned(list(folders), num_bytes, not dry_run)
 
 
-def delete(folders: Sequence[Path]) -> None:
-    """Delete folders whole."""
-    for folder in folders:
-        shutil.rmtree(folder)
+def report(out: str | Path = "report", store: Store | None = None) -> Path:
+    """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk."""
+    from espalier.tables.report import write_report  # noqa: PLC0415  draws with matplotlib
+
+    return write_report(published.papers().values(), own_records(store), own_measurements(store), Path(out))
+
+
+def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:
+    """Draw a table's accuracy against rate, with the paper's points; return the file.
+
+    Args:
+        name: ``PAPER/TABLE``.
+        to: File to write: .pdf, .svg, .png or .csv.
+        scale: See ``cells``.
+        store: See ``cells``.
+    """
+    from espalier.tables.plots import plot as draw  # noqa: PLC0415  draws with matplotlib
+
+    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to))

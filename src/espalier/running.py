@@ -1,8 +1,10 @@
 """Run what a command names: one row or many, in one process, with a progress bar; or hand over to Hydra for its launchers."""
 
+import json
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -10,11 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from espalier.code import is_stale
 from espalier.composing import SCALES, config_dir, own_config_dir, register_rows, resolved, rewrite
 from espalier.expectation import expectation
+from espalier.files import write_over
+from espalier.progress import progress_bar
 from espalier.record import Record, Store
 from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
@@ -63,7 +66,7 @@ def run(
     if console is not None:
         console.print(_announcement(f"{name} at scale={scale}", jobs, left, sum(stale), rerun, place), soft_wrap=True)
     records = []
-    with _progress(console, "epochs") as progress:
+    with progress_bar(console, "epochs") as progress:
         bar = progress.add_task("", total=sum(_epochs(job) for job in left))
         for (row, seed), job in zip(wanted, jobs, strict=True):
             progress.update(bar, description=f"{row} seed {seed}")
@@ -98,19 +101,7 @@ def _epochs(job: Job) -> int:
     return sum(step.get("epochs", 0) for step in job.config["recipe"]["steps"].values())
 
 
-def _progress(console: Console | None, unit: str) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console or Console(quiet=True), disable=console is None)
-
-
-def run_overrides(name: str, overrides: Sequence[str], *, console: Console | None = None) -> list[Record]:
+def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = None, console: Console | None = None) -> list[Record]:
     """Run what the words of a command line name: ``row=a,b``, ``seed=0,1``, ``scale=smoke,desk``, ``rerun=stale``, any Hydra override.
 
     Scales run one after another. Where a flag of Hydra's is among the words, Hydra takes over, and its launchers run the jobs.
@@ -118,6 +109,7 @@ def run_overrides(name: str, overrides: Sequence[str], *, console: Console | Non
     Args:
         name: ``PAPER/TABLE``.
         overrides: The words.
+        states: File that gets the names of the runs and that they are done, as JSON.
         console: Where progress is shown; None shows none.
 
     Raises:
@@ -142,6 +134,8 @@ def run_overrides(name: str, overrides: Sequence[str], *, console: Console | Non
             continue
         numbers = None if seeds is None else list(map(int, seeds))
         records += run(name, rows=rows, scale=scale, seeds=numbers, overrides=rest, rerun=rerun, console=console)
+    if states is not None:
+        write_over(states, json.dumps({record.name: "done" for record in records}, indent=1) + "\n")
     return records
 
 

@@ -1,0 +1,38 @@
+"""What the shell completes: tables, rows, scales, config groups and their options."""
+
+import typer
+
+
+def complete_table(incomplete: str) -> list[str]:
+    """Return the names of runnable tables that begin so."""
+    from espalier.tables.published import papers  # noqa: PLC0415
+
+    names = [f"{paper.name}/{name}" for paper in papers().values() for name in paper.rows]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Return the names of finished runs that begin so."""
+    from espalier.record import Store  # noqa: PLC0415
+
+    return [record.name for record in Store().records() if record.name.startswith(incomplete)]
+
+
+def complete_override(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
+    from espalier.composing import SCALES, config_dir  # noqa: PLC0415
+    from espalier.tables.published import table  # noqa: PLC0415
+
+    key, separator, _ = incomplete.partition("=")
+    if not separator:
+        groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "experiment"]
+        return [f"{name}=" for name in ["row", "scale", "seed", "rate", "rerun", *groups] if name.startswith(incomplete)]
+    if key == "row":
+        options = list(table(context.params["name"]).runnable)
+    elif key == "scale":
+        options = list(SCALES)
+    elif key == "rerun":
+        options = ["stale"]
+    else:
+        options = [path.stem for path in (config_dir() / key).glob("*.yaml")]
+    return [choice for choice in (f"{key}={option}" for option in sorted(options)) if choice.startswith(incomplete)]

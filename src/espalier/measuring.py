@@ -1,0 +1,103 @@
+"""Measure finished runs later, or on another machine: the model is rebuilt from the run's packed checkpoint and timed on a frame."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from torch import nn
+
+from espalier.composing import config_dir, own_config_dir
+from espalier.frames import Cpu
+from espalier.inventory import matching
+from espalier.packing import content_digest, unpack
+from espalier.progress import progress_bar
+from espalier.record import Measurement, Record, Store
+from espalier.stepping import built, model_of
+from espalier.tables.names import did_you_mean
+
+
+def measure_runs(
+    names: str | Sequence[str],
+    *,
+    frame: str = "cpu",
+    num_threads: int | None = None,
+    batch_size: int | None = None,
+    num_warmup: int | None = None,
+    num_runs: int | None = None,
+    store: Store | None = None,
+    console: Console | None = None,
+) -> dict[str, Measurement]:
+    """Time finished runs and file a measurement beside each; return run -> measurement.
+
+    A second measurement in the same setting (device, threads, batch, precision, frame) takes the place of the first.
+
+    Args:
+        names: Runs: their names, beginnings of names, or globs.
+        frame: A file of ``conf/frame``.
+        num_threads: Threads PyTorch may use; None takes the frame's.
+        batch_size: Samples a pass; None takes the frame's.
+        num_warmup: Passes before the clock runs; None takes the frame's.
+        num_runs: Passes timed one by one; None takes the frame's.
+        store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+        console: Where progress is shown; None shows none.
+
+    Raises:
+        ValueError: There is no such run or frame, or a run's checkpoint is missing, damaged, or not the one its record speaks of.
+    """
+    place = store or Store()
+    wanted = {record.name: record for name in ([names] if isinstance(names, str) else names) for record in matching(name, place)}
+    knobs = {"num_threads": num_threads, "batch_size": batch_size, "num_warmup": num_warmup, "num_runs": num_runs}
+    timer: Cpu = built(_frame(frame) | {name: value for name, value in knobs.items() if value is not None})
+    taken = {}
+    with progress_bar(console, "runs") as progress:
+        bar = progress.add_task("", total=len(wanted))
+        for name, record in wanted.items():
+            progress.update(bar, description=f"{record.row} seed {record.seed}")
+            model = trained_model(record, place)
+            taken[name] = timer.measure(model, torch.zeros(1, *_input_shape(record)), checkpoint=str(record.checkpoint), weights="trained")
+            place.add_measurement(name, taken[name])
+            progress.advance(bar)
+    return taken
+
+
+def trained_model(record: Record, store: Store) -> nn.Module:
+    """Return the final network of a run, in evaluation mode.
+
+    Raises:
+        ValueError: Its checkpoint is missing, damaged, not the one the record speaks of, or does not fit the model as it is now.
+    """
+    path = store.folder(record.name) / "model.safetensors"
+    way_out = f"copy it from where it was trained, or move {path.parent} away and train it anew: {record.command}"
+    if not path.exists():
+        raise ValueError(f"{path} is missing; {way_out}")
+    try:
+        present, weights = content_digest(path), unpack(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{error} To mend it, {way_out}") from error
+    if present != record.checkpoint:
+        raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(record.checkpoint)[:12]}; {way_out}")
+    model = model_of(record.config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {type(model).__name__} as it is now ({error}); {way_out}") from error
+    return model.eval()
+
+
+def _input_shape(record: Record) -> tuple[int, ...]:
+    if record.input_shape is not None:
+        return record.input_shape
+    shape: tuple[int, ...] = built(record.config["data"]).input_shape
+    return shape
+
+
+def _frame(name: str) -> dict[str, Any]:
+    folders = [Path(folder) / "frame" for folder in (own_config_dir(), config_dir()) if folder is not None]
+    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise ValueError(f"frame={name} is not known; {did_you_mean(name, known)}")
+    config: dict[str, Any] = yaml.safe_load(known[name].read_text(encoding="utf-8"))
+    return config

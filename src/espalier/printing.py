@@ -1,0 +1,151 @@
+"""How the shell answers: JSON for programs, the same way for every verb, and grids for people."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+from rich.table import Table as Grid
+
+if TYPE_CHECKING:
+    from espalier.inventory import Difference, PaperSummary, RunSummary
+    from espalier.record import Measurement, Record
+    from espalier.tables.claims import Verdict
+    from espalier.tables.comparison import Cell
+
+console = Console()
+errors = Console(stderr=True)
+
+COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run": "dim"}
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn errors that name their cause and way out into one line and exit code 2; ``ESPALIER_DEBUG=1`` shows where they came from."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("ESPALIER_DEBUG"):
+            raise
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped; finished runs are kept, and the same command goes on from the last epoch.")
+        sys.exit(130)
+
+
+def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json: bool) -> None:
+    """Print ``value`` as JSON and nothing else, or what ``shown`` makes of it for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    for part in shown():
+        console.print(part, highlight=False)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with records, dataclasses and paths as JSON knows them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        own = getattr(value, "as_json", None)
+        return own() if own is not None else plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def papers_grid(found: Iterable["PaperSummary"]) -> Grid:
+    """Return one line a paper."""
+    grid = Grid("paper", "tables", "rows", *COLOURS)
+    grid.columns[0].no_wrap = True
+    for paper in found:
+        grid.add_row(paper.paper, str(len(paper.tables)), str(paper.rows), *(str(paper.claims[word]) for word in COLOURS))
+    return grid
+
+
+def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
+    """Yield a line a claim, and one with the reason where it does not hold."""
+    for verdict in verdicts:
+        yield f"[bold]{verdict.id}[/] [{COLOURS[verdict.verdict]}]{verdict.verdict}[/]  {verdict.statement}"
+        if verdict.reason:
+            yield f"    [dim]{verdict.reason}[/]"
+
+
+def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
+    """Yield one line a cell, and what the mark of stale runs means where it stands."""
+    from espalier.tables.export import STALE_LEGEND, STALE_MARK  # noqa: PLC0415
+
+    every = list(cells)
+    grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
+    for column in grid.columns:
+        column.overflow = "fold"
+    for cell in every:
+        grid.add_row(
+            cell.row,
+            cell.column,
+            "" if cell.published is None else str(cell.published),
+            cell.provenance or "",
+            _spread(cell.shipped_mean, cell.shipped_std),
+            _spread(cell.ours_mean, cell.ours_std) + (STALE_MARK if cell.stale else ""),
+            ",".join(map(str, cell.seeds)),
+        )
+    yield grid
+    if any(cell.stale for cell in every):
+        yield STALE_LEGEND
+
+
+def runs_grid(found: Iterable["RunSummary"]) -> Grid:
+    """Return one line a run."""
+    grid = Grid("run", "started", "seconds", "")
+    grid.columns[0].overflow = "fold"
+    for run in found:
+        remark = " ".join(word for word, true in (("variant", run.variant), ("stale", run.stale)) if true)
+        grid.add_row(run.run, run.started, f"{run.duration_s:.0f}", remark)
+    return grid
+
+
+def record_grid(record: "Record") -> Grid:
+    """Return one line a fact and metric of a run, its config and series aside."""
+    grid = Grid("fact", "value", title=record.name)
+    grid.columns[1].overflow = "fold"
+    facts = record.model_dump(mode="json", exclude={"series", "config", "metrics", "paper", "table", "row", "scale", "seed"})
+    for key, value in facts.items():
+        grid.add_row(key, ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value))
+    grid.add_section()
+    for key, value in record.metrics.items():
+        grid.add_row(key, _spread(value, None))
+    return grid
+
+
+def differences_grid(found: Iterable["Difference"]) -> Grid:
+    """Return one line a difference."""
+    grid = Grid("key", "first", "second")
+    for difference in found:
+        grid.add_row(difference.key, str(difference.first), str(difference.second))
+    return grid
+
+
+def measurements_grid(found: Mapping[str, "Measurement"]) -> Grid:
+    """Return one line a measured run: its times, and the setting that they hold for."""
+    grid = Grid("run", "p10 ms", "p50 ms", "p90 ms", "threads", "batch", "device")
+    grid.columns[0].overflow = "fold"
+    for run, one in found.items():
+        times = [_spread(one.metrics[f"latency_ms_p{percent}"], None) for percent in (10, 50, 90)]
+        grid.add_row(run, *times, str(one.num_threads), str(one.batch_size), one.device)
+    return grid
+
+
+def _spread(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return ""
+    text = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.4g}"
+    return text if std is None else f"{text} ± {std:.2g}"
