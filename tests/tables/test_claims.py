@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-from fabricated import CLAIMS, accuracies, made_up, record
+from fabricated import CLAIMS, TABLE, accuracies, made_up, record
 
 from espalier.record import DataSource, Record
 from espalier.tables.claims import Verdict, judge
@@ -176,6 +176,68 @@ def test_a_part_made_for_another_scale_keeps_the_claim_open(tmp_path: Path) -> N
     assert (verdict.verdict, verdict.reason) == ("inconclusive", "d: made for scale paper")
 
 
+PARTLY_PAPER = """
+    tests:
+      - {name: a, expression: 'm("tab/dense", "top1_pct") - m("tab/admm", "top1_pct")', at_most: 0.1}
+      - {name: rest, expression: 'm("tab/dense", "top1_pct") - m("tab/other", "top1_pct")', at_most: 0.1}
+      - {name: d, expression: 'm("tab/dense", "top1_pct") - m("tab/deep_admm", "top1_pct")', at_most: 0.5, scales: [paper]}
+"""
+WITH_OTHER = TABLE.replace("quoted:", "other: {overrides: [recipe=one_shot]}\n      quoted:")
+DESK = [one for row in ("admm", "deep_admm", "other") for one in accuracies(row, 98.5, 98.6, 98.7)]
+
+
+@pytest.mark.parametrize(
+    ("deep_at_paper", "word", "reason"),
+    [
+        ((), "inconclusive", "d: made for scale paper"),
+        ((99.2,), "inconclusive", "d (at paper scale): 1 of 3 seeds"),
+        ((99.2, 99.2, 99.2), "holds", ""),
+        ((98.0, 98.0, 98.0), "fails", "d (at paper scale): 1.2 [1.2, 1.2], asked <= 0.5"),
+    ],
+    ids=["no-row", "one-seed", "holds", "fails"],
+)
+@pytest.mark.parametrize("shipped", [False, True], ids=["own", "shipped"])
+def test_a_claim_partly_run_at_paper_scale_is_judged_at_desk_and_its_paper_part_at_paper(
+    tmp_path: Path, deep_at_paper: tuple[float, ...], word: str, reason: str, shipped: bool
+) -> None:
+    num = max(1, len(deep_at_paper))
+    at_paper = accuracies("dense", *[99.2] * num, scale="paper") + accuracies("admm", *[90.0] * num, scale="paper")
+    at_paper += accuracies("deep_admm", *deep_at_paper, scale="paper")
+    made = made_up(tmp_path, table=WITH_OTHER, claims=claim(PARTLY_PAPER))
+    (verdict,) = judge(made, DENSE + DESK + ([] if shipped else at_paper), at_paper if shipped else [])
+    assert (verdict.verdict, verdict.reason, verdict.scale, verdict.source) == (word, reason, "desk", "own")
+    assert verdict.seeds == (0, 1, 2)
+    assert [figure.verdict for figure in verdict.figures[:2]] == ["holds", "holds"]
+    if deep_at_paper:
+        part = verdict.figures[2]
+        assert (part.scale, part.source, tuple(part.by_seed)) == ("paper", "shipped" if shipped else "own", tuple(range(num)))
+
+
+def test_a_part_judged_at_its_own_scale_needs_its_gate_and_fairness_there(tmp_path: Path) -> None:
+    paper_rows = accuracies("dense", 98.9, 98.9, 98.9, scale="paper") + accuracies("deep_admm", 98.9, 98.9, 98.9, scale="paper")
+    made = made_up(tmp_path / "gate", table=WITH_OTHER, claims=claim(PARTLY_PAPER))
+    (verdict,) = judge(made, DENSE + DESK + paper_rows, [])
+    assert "d (at paper scale): baseline not reached: tab/dense has 98.90, the reference at paper is 99" in verdict.reason
+    given = 'given: [{name: same, expression: \'m("tab/dense", "top1_pct") - m("tab/deep_admm", "top1_pct")\', at_most: 0.2}]'
+    unfair = accuracies("dense", 99.2, 99.2, 99.2, scale="paper") + accuracies("deep_admm", 98.9, 98.9, 98.9, scale="paper")
+    made = made_up(tmp_path / "given", table=WITH_OTHER, claims=claim(given + dedent(PARTLY_PAPER)))
+    (verdict,) = judge(made, DENSE + DESK + unfair, [])
+    assert verdict.reason.startswith("the comparison is not fair: same (mean 0.3")
+
+
+def test_a_smoke_run_never_hides_what_a_larger_scale_says(tmp_path: Path) -> None:
+    smoke = [one for row in ("admm", "deep_admm") for one in accuracies(row, 90.0, scale="smoke")]
+    verdict = verdict_of(tmp_path, smoke, DENSE + accuracies("admm", 90.0, 90.0, 90.0), claims=claim(TWO_TESTS))
+    assert (verdict.scale, verdict.source, verdict.verdict) == ("desk", "shipped", "fails")
+
+
+def test_of_scales_that_are_all_partly_run_the_one_that_answers_most_is_taken(tmp_path: Path) -> None:
+    made = made_up(tmp_path, table=WITH_OTHER, claims=claim(PARTLY_PAPER.replace(", scales: [paper]", "")))
+    paper_rows = accuracies("dense", 99.2, scale="paper") + accuracies("admm", 99.2, scale="paper")
+    (verdict,) = judge(made, DENSE + accuracies("admm", 98.5, 98.6, 98.7) + accuracies("other", 90.0, 90.0, 90.0) + paper_rows, [])
+    assert (verdict.scale, verdict.verdict) == ("desk", "fails")
+
+
 @pytest.mark.parametrize(("epochs", "word"), [(10.0, "holds"), (11.0, "inconclusive")])
 def test_an_unfair_comparison_concludes_nothing(tmp_path: Path, epochs: float, word: str) -> None:
     body = """
@@ -189,6 +251,13 @@ def test_an_unfair_comparison_concludes_nothing(tmp_path: Path, epochs: float, w
     verdict = verdict_of(tmp_path, own, claims=claim(body))
     assert verdict.verdict == word
     assert verdict.reason == ("" if word == "holds" else "the comparison is not fair: equal epochs (mean 1, asked <= 0)")
+
+
+def test_a_condition_without_records_is_unknown_not_unfair(tmp_path: Path) -> None:
+    given = 'given: [{name: same, expression: \'m("tab/deep_admm", "top1_pct")\', at_least: 0}]'
+    verdict = verdict_of(tmp_path, DENSE + accuracies("admm", 98.5, 98.6, 98.7), claims=claim(given + dedent(TWO_TESTS)))
+    assert verdict.verdict == "inconclusive"
+    assert verdict.reason == "whether the comparison is fair is not known: same (no records of tab/deep_admm)"
 
 
 def test_each_stands_for_one_test_a_row(tmp_path: Path) -> None:

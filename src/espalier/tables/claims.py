@@ -1,8 +1,8 @@
 """Do a paper's claims hold in our records?
 
-A claim is judged at the highest scale for which every row that it reads has records, from one's own where they are complete, else from the
-shipped ones. Seeds are paired. An inequality holds if the 90 % interval of its mean clears the bound less the tolerance, fails if it misses
-wholly, else nothing is concluded; nor is it under three seeds, behind a failed dense gate, or at smoke scale.
+Where a claim is judged, ``espalier.tables.placing`` says; a part made for another scale is judged there, with the seeds of that scale.
+Seeds are paired. An inequality holds if the 90 % interval of its mean clears the bound less the tolerance, fails if it misses wholly, else
+nothing is concluded; nor is it under three seeds, behind a failed dense gate, or at smoke scale.
 """
 
 import statistics
@@ -13,12 +13,12 @@ from typing import Any, Literal
 from espalier.record import Record
 from espalier.tables import expressions
 from espalier.tables.intervals import mean_interval
+from espalier.tables.placing import Place, SourceName, missing, place_of_claim, place_of_part, rows_of
 from espalier.tables.published import Paper
 from espalier.tables.schema import SCALES, Claim, Inequality
 from espalier.tables.selection import Records
 
 Word = Literal["holds", "fails", "inconclusive", "not run"]
-SourceName = Literal["own", "shipped"]
 MIN_SEEDS = 3
 SLACK = 1e-9  # of the bound's size: 99.2 - 99.1 is not 0.1 in floating point
 
@@ -34,6 +34,8 @@ class Finding:
         verdict: Of this inequality alone.
         reason: Why nothing is concluded; empty otherwise.
         by_seed: Seed -> value.
+        scale: Scale it was judged at.
+        source: Whose records.
         mean: Over the seeds; None without values.
         low: Lower end of the 90 % interval; None under two seeds.
         high: Upper end.
@@ -45,6 +47,8 @@ class Finding:
     verdict: Word
     reason: str
     by_seed: Mapping[int, float]
+    scale: str
+    source: SourceName
     mean: float | None = None
     low: float | None = None
     high: float | None = None
@@ -60,8 +64,8 @@ class Verdict:
         verdict: All inequalities hold; or one fails; or neither is sure; or nothing was run.
         reason: Why it is not ``holds``; empty if it is.
         figures: One finding per inequality, fairness conditions first.
-        scale: Scale it was judged at; None where nothing was run.
-        seeds: Seeds behind it.
+        scale: Scale it was judged at (a figure made for another scale names its own); None where nothing was run.
+        seeds: Seeds behind it at that scale.
         source: Whose records.
         untested: The part of the claim that our runs leave out.
     """
@@ -101,67 +105,46 @@ def judge(paper: Paper, own: Iterable[Record], shipped: Iterable[Record] | None 
 
 
 def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records]) -> Verdict:
-    def verdict(
-        word: Word, reason: str, figures: Sequence[Finding] = (), scale: str | None = None, source: SourceName | None = None
-    ) -> Verdict:
-        seeds = tuple(sorted({seed for finding in figures for seed in finding.by_seed}))
+    def verdict(word: Word, reason: str, figures: Sequence[Finding] = (), place: Place | None = None) -> Verdict:
+        scale, source = (place.scale, place.source) if place is not None else (None, None)
+        seeds = tuple(sorted({seed for figure in figures if figure.scale == scale for seed in figure.by_seed}))
         return Verdict(claim.id, claim.statement, word, reason, tuple(figures), scale, seeds, source, claim.untested)
 
     given = [one for condition in claim.given for one in condition.expanded()]
     tests = [one for test in claim.tests for one in test.expanded()]
     if not tests:
         return verdict("not run", claim.untested)
-    if (place := _place(given, tests, sources)) is None:
-        missing = _missing(given + tests, sources)
-        return verdict("not run", "no records of " + ", ".join(missing) if missing else "no scale has records of all rows it reads")
-    scale, source = place
-    records = sources[source]
-    gate = _gate(paper, [*given, *tests], records, scale) if claim.gated else ""
-    conditions = [_condition(condition, records, scale) for condition in given]
-    findings = [_find(test, records, scale, gate) for test in tests]
+    if (place := place_of_claim(given, tests, sources)) is None:
+        absent = missing([*given, *tests], sources)
+        return verdict("not run", "no records of " + ", ".join(absent) if absent else "no scale has records of all rows it reads")
+    conditions = [_condition(condition, place) for condition in given]
+    findings = []
+    for test in tests:
+        there = place_of_part(test, place, sources)
+        if there != place:  # what makes it fair must hold there too
+            conditions += [_condition(condition, there) for condition in given if set(rows_of(condition)) <= set(rows_of(test))]
+        findings.append(_find(test, there, _gate(paper, [*given, *tests], there) if claim.gated else ""))
     figures = [*conditions, *findings]
     if unfair := [condition for condition in conditions if condition.verdict != "holds"]:
-        return verdict("inconclusive", f"the comparison is not fair: {unfair[0].name}{_because(unfair[0])}", figures, scale, source)
+        known = "the comparison is not fair" if unfair[0].by_seed else "whether the comparison is fair is not known"
+        return verdict("inconclusive", f"{known}: {unfair[0].name}{_because(unfair[0])}", figures, place)
     for word in ("fails", "inconclusive", "not run"):
         if first := [finding for finding in findings if finding.verdict == word]:
             overall: Word = "fails" if word == "fails" else "inconclusive"
-            return verdict(overall, "; ".join(dict.fromkeys(_reason(finding) for finding in first)), figures, scale, source)
-    return verdict("holds", "", figures, scale, source)
+            return verdict(overall, "; ".join(dict.fromkeys(_reason(finding, place) for finding in first)), figures, place)
+    return verdict("holds", "", figures, place)
 
 
-def _place(
-    given: Sequence[Inequality], tests: Sequence[Inequality], sources: Mapping[SourceName, Records]
-) -> tuple[str, SourceName] | None:
-    """Return the highest scale, and whose records, at which all rows have some; else the highest at which some test can be read."""
-    for complete in (True, False):
-        for scale in reversed(SCALES):
-            made_for = [test for test in tests if test.scales is None or scale in test.scales]
-            for source, records in sources.items():
-                asked = [*given, *made_for] if complete and made_for else made_for
-                answered = [all(records.has(row, scale) for row in _rows(test)) for test in asked]
-                if answered and (all(answered) if complete else any(answered)):
-                    return scale, source
-    return None
-
-
-def _rows(test: Inequality) -> list[str]:
-    return list(dict.fromkeys(row for _, row, _ in expressions.readings(test.expression)))
-
-
-def _missing(tests: Sequence[Inequality], sources: Mapping[SourceName, Records]) -> list[str]:
-    rows = dict.fromkeys(row for test in tests for row in _rows(test))
-    return [row for row in rows if not any(records.has(row, scale) for records in sources.values() for scale in SCALES)]
-
-
-def _gate(paper: Paper, tests: Sequence[Inequality], records: Records, scale: str) -> str:
+def _gate(paper: Paper, tests: Sequence[Inequality], place: Place) -> str:
     """Return why the rows' dense baselines do not let them be judged; empty if they do."""
-    for name in dict.fromkeys(row.partition("/")[0] for test in tests for row in _rows(test)):
+    scale = place.scale
+    for name in dict.fromkeys(row.partition("/")[0] for test in tests for row in rows_of(test)):
         table = paper.table(name)
         gate, baseline = table.dense_gate, table.dense_row
         reference = gate.at_least.get(scale) if gate is not None and scale in SCALES else None
         if gate is None or baseline is None or reference is None:
             continue
-        reached = [record.metrics.get(gate.metric) for record in records.of("/".join(baseline), scale).by_seed.values()]
+        reached = [record.metrics.get(gate.metric) for record in place.records.of("/".join(baseline), scale).by_seed.values()]
         values = [value for value in reached if value is not None]
         if not values:
             return f"baseline not run: {'/'.join(baseline)} has no {gate.metric} at {scale}"
@@ -170,9 +153,9 @@ def _gate(paper: Paper, tests: Sequence[Inequality], records: Records, scale: st
     return ""
 
 
-def _values(test: Inequality, records: Records, scale: str) -> tuple[dict[int, float], str]:
+def _values(test: Inequality, place: Place) -> tuple[dict[int, float], str]:
     """Return the expression's value of each seed that all its rows share, and what stands in the way."""
-    rows = _rows(test)
+    rows, records, scale = rows_of(test), place.records, place.scale
     if test.scales is not None and scale not in test.scales:
         return {}, f"made for scale {' or '.join(test.scales)}"
     if absent := [row for row in rows if not records.has(row, scale)]:
@@ -237,29 +220,29 @@ def _in_words(test: Inequality) -> str:
     return text + (f" (tolerance {test.tolerance:g})" if test.tolerance else "")
 
 
-def _condition(test: Inequality, records: Records, scale: str) -> Finding:
+def _condition(test: Inequality, place: Place) -> Finding:
     """Return whether a fairness condition holds in every seed."""
-    values, reason = _values(test, records, scale)
+    values, reason = _values(test, place)
     sign, limit = _bound(test)
     mean = statistics.fmean(values.values()) if values else None
     word: Word = "inconclusive" if reason else "holds" if all(sign * value >= limit for value in values.values()) else "fails"
-    return Finding(test.name, test.expression, _in_words(test), word, reason, values, mean)
+    return Finding(test.name, test.expression, _in_words(test), word, reason, values, place.scale, place.source, mean)
 
 
-def _find(test: Inequality, records: Records, scale: str, gate: str) -> Finding:
-    values, reason = _values(test, records, scale)
+def _find(test: Inequality, place: Place, gate: str) -> Finding:
+    values, reason = _values(test, place)
     sign, limit = _bound(test)
 
     def finding(word: Word, why: str, *interval: float) -> Finding:
-        return Finding(test.name, test.expression, _in_words(test), word, why, values, *interval)
+        return Finding(test.name, test.expression, _in_words(test), word, why, values, place.scale, place.source, *interval)
 
     if reason:
         return finding("not run" if reason.startswith(("no records", "made for")) else "inconclusive", reason)
     if len(values) < 2:
         (only,) = values.values()
-        return finding("inconclusive", _why_not(scale, gate, len(values)), only)
+        return finding("inconclusive", _why_not(place.scale, gate, len(values)), only)
     mean, low, high = mean_interval(list(values.values()))
-    if why := _why_not(scale, gate, len(values)):
+    if why := _why_not(place.scale, gate, len(values)):
         return finding("inconclusive", why, mean, low, high)
     nearest, farthest = (low, high) if sign > 0 else (-high, -low)
     if nearest >= limit:
@@ -281,7 +264,8 @@ def _because(finding: Finding) -> str:
     return f" ({finding.reason})" if finding.reason else f" (mean {finding.mean:.4g}, asked {finding.bound})"
 
 
-def _reason(finding: Finding) -> str:
+def _reason(finding: Finding, place: Place) -> str:
+    name = finding.name if finding.scale == place.scale else f"{finding.name} (at {finding.scale} scale)"
     if finding.verdict == "fails":
-        return f"{finding.name}: {finding.mean:.4g} [{finding.low:.4g}, {finding.high:.4g}], asked {finding.bound}"
-    return f"{finding.name}: {finding.reason}"
+        return f"{name}: {finding.mean:.4g} [{finding.low:.4g}, {finding.high:.4g}], asked {finding.bound}"
+    return f"{name}: {finding.reason}"
