@@ -76,8 +76,15 @@ def test_words_for_people(store_folder: Path, tmp_path: Path) -> None:
     assert json.loads(call("papers", "--json"))[0]["rows"] > 20
     assert "admm-70x" in call("table", LENET5, "--scale", "smoke")
     assert call("table", LENET5, "--scale", "smoke", "--to", "csv").startswith("row")
+    assert "96.7 %, 30x" in call("table", "progressive-admm/admm_vs_heuristics", "--layout")
     assert "ADMM" in call("claims", "progressive-admm")
     assert "index.html" in call("report", "--out", str(tmp_path / "report"))
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--to", "csv")])
+def test_a_layout_is_for_people_not_for_programs(words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="csv and json hold one line a cell"):
+        call("table", LENET5, "--layout", *words)
 
 
 @pytest.mark.parametrize(

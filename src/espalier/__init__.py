@@ -2,7 +2,8 @@
 
 Python comes first: each verb of the shell is a thin layer over a function here.
 
-- Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``export``, ``plot``, ``report``, ``fetch``.
+- Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it), ``export``,
+  ``plot``, ``report``, ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
 - Any network: ``prune``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.interface import frozen, load, measure, project, prune, save
-    from espalier.inventory import cells, claims, clean, diff, export, find, keep, papers, plot, records, report, runs, table
+    from espalier.inventory import cells, claims, clean, diff, export, find, keep, layout, papers, plot, records, report, runs, table
     from espalier.measuring import measure_runs
     from espalier.running import run, run_overrides
 
@@ -32,6 +33,7 @@ HOMES = {
     "find": "espalier.inventory",
     "frozen": "espalier.interface",
     "keep": "espalier.inventory",
+    "layout": "espalier.inventory",
     "load": "espalier.interface",
     "measure": "espalier.interface",
     "measure_runs": "espalier.measuring",
@@ -59,6 +61,7 @@ __all__ = [
     "find",
     "frozen",
     "keep",
+    "layout",
     "load",
     "measure",
     "measure_runs",

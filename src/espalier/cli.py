@@ -65,16 +65,23 @@ def run(
 def table(
     name: TableName,
     scale: Scale = None,
-    to: Annotated[str | None, typer.Option(help="csv, md or latex.")] = None,
+    to: Annotated[str | None, typer.Option(help="csv, md or latex; md and latex take the form the paper prints.")] = None,
+    layout: Annotated[bool, typer.Option("--layout", help="Show the form the paper prints, one line a row of it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     r"""Show a table: published | shipped | yours.
 
     \b
     espalier table progressive-admm/lenet5 --scale desk --to md
+    espalier table progressive-admm/admm_vs_heuristics --layout
     """
+    if layout and (as_json or to in ("csv", "json")):
+        raise ValueError("csv and json hold one line a cell, whatever the paper's form; leave --layout out, or take --to md or latex.")
     if to is not None and not as_json:
         typer.echo(espalier.export(name, to, scale=scale).rstrip())
+        return
+    if layout:
+        answer(None, lambda: [printing.layout_grid(name, espalier.layout(name, scale=scale))], as_json=False)
         return
     found = espalier.cells(name, scale=scale)
     answer(found, lambda: printing.cells_grid(name, found), as_json=as_json)

@@ -15,6 +15,9 @@ from espalier.record import DIGEST_LENGTH, Measurement, Record, Store
 from espalier.tables import published
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
+from espalier.tables.export import Grid as PrintedGrid
+from espalier.tables.export import export as written
+from espalier.tables.export import wide
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
 
@@ -140,9 +143,12 @@ def export(name: str, to: str, *, scale: str | None = None, store: Store | None 
         ValueError: There is no such table or format.
         ModuleNotFoundError: LaTeX without great-tables.
     """
-    from espalier.tables.export import export as written  # noqa: PLC0415  the same verb
-
     return written(published.table(name), cells(name, scale=scale, store=store), to)
+
+
+def layout(name: str, *, scale: str | None = None, store: Store | None = None) -> PrintedGrid:
+    """Return a table's texts in the form its paper prints (``layout`` in its YAML, else one line a row). See ``cells``."""
+    return wide(published.table(name), cells(name, scale=scale, store=store))
 
 
 def records(store: Store | None = None) -> pd.DataFrame:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
+    from espalier.tables.export import Grid as PrintedGrid
 
 console = Console()
 errors = Console(stderr=True)
@@ -101,6 +102,15 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
     yield grid
     if any(cell.stale for cell in every):
         yield STALE_LEGEND
+
+
+def layout_grid(name: str, form: "PrintedGrid") -> Grid:
+    """Return a table in the form its paper prints, one line a row of it."""
+    grid = Grid(form.corner, *(f"{title}\n{part}" for title, part in form.heads), title=name)
+    grid.columns[0].no_wrap = True
+    for row, texts in form.rows:
+        grid.add_row(row, *texts)
+    return grid
 
 
 def runs_grid(found: Iterable["RunSummary"]) -> Grid:

@@ -1,4 +1,4 @@
-"""A compared table as CSV, Markdown, LaTeX or JSON rows."""
+"""A compared table as CSV or JSON, one line a cell, or as Markdown or LaTeX in the form the paper prints."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from espalier.tables.comparison import JSON_KEYS, Cell
+from espalier.tables.layout import printed
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import UNKNOWN, Column, Table
 
@@ -60,8 +61,8 @@ def to_csv(cells: Sequence[Cell]) -> str:
 
 def to_markdown(table: Table, cells: Sequence[Cell]) -> str:
     """Return a pipe table (published | shipped | yours under each column that has any), its source and the cells' notes."""
-    grid = _grid(table, cells)
-    heads = ["row", *(f"{_title(name, table.columns[name])}, {part}" for name, part in grid.heads)]
+    grid = wide(table, cells)
+    heads = [grid.corner, *(f"{title}, {part}" for title, part in grid.heads)]
     lines = ["| " + " | ".join(_in_markdown(head) for head in heads) + " |", "|" + " --- |" * len(heads)]
     lines += ["| " + " | ".join(_in_markdown(text) for text in (row, *texts)) + " |" for row, texts in grid.rows]
     about = [f"**{_in_markdown(table.title)}** ({table.name}{f', scale {cells[0].scale}' if cells else ''})", ""]
@@ -79,39 +80,43 @@ def to_latex(table: Table, cells: Sequence[Cell]) -> str:
         from great_tables import GT  # noqa: PLC0415 (optional)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"LaTeX needs {error.name}; install it with: pip install 'espalier[report]'", name=error.name) from error
-    grid = _grid(table, cells)
+    grid = wide(table, cells)
     keys = [f"c{index}" for index in range(len(grid.heads))]
     frame = pd.DataFrame([[row, *texts] for row, texts in grid.rows], columns=["row", *keys])
     great = GT(frame).tab_header(title=table.title)
-    for name in dict.fromkeys(name for name, _ in grid.heads):
-        under = [key for key, head in zip(keys, grid.heads, strict=True) if head[0] == name]
-        great = great.tab_spanner(label=_title(name, table.columns[name]), columns=under, id=name)
-    great = great.cols_label({"row": "", **{key: part for key, (_, part) in zip(keys, grid.heads, strict=True)}})
+    for title in dict.fromkeys(title for title, _ in grid.heads):
+        under = [key for key, head in zip(keys, grid.heads, strict=True) if head[0] == title]
+        great = great.tab_spanner(label=title, columns=under, id=title)
+    great = great.cols_label(
+        {"row": "" if table.layout is None else grid.corner, **{key: part for key, (_, part) in zip(keys, grid.heads, strict=True)}}
+    )
     for line in _legend(table, cells, grid):
         great = great.tab_source_note(line)
     return str(great.as_latex()).replace("±", r"$\pm$")  # great-tables has escaped everything else
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Texts of a wide table: ``heads`` names (column, part) of each text in ``rows``."""
+class Grid:
+    """Texts of a table as it is printed: ``heads`` names (title, part) of each text in ``rows``, ``corner`` what the rows are named by."""
 
+    corner: str
     heads: list[tuple[str, str]]
     rows: list[tuple[str, list[str]]]
 
 
-def _grid(table: Table, cells: Sequence[Cell]) -> _Grid:
-    by_place: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        by_place.setdefault((cell.row, cell.column), []).append(cell)
-    texts = {
-        (row, column, part): _text(table, table.columns[column], here, part) for (row, column), here in by_place.items() for part in PARTS
-    }
-    heads = [(column, part) for column in table.columns for part in PARTS if any(texts.get((row, column, part)) for row in table.rows)]
-    return _Grid(heads, [(row, [texts.get((row, column, part), "") for column, part in heads]) for row in table.rows])
+def wide(table: Table, cells: Sequence[Cell]) -> Grid:
+    """Return the texts of a compared table in the paper's form, published | shipped | yours under each column that has any."""
+    form = printed(table, cells)
+    texts = {(row, name, part): _text(table, form.at(row, name), part) for row in form.rows for name in form.columns for part in PARTS}
+    shown = [(name, part) for name in form.columns for part in PARTS if any(texts[row, name, part] for row in form.rows)]
+    heads = [(f"{name} ({unit})" if (unit := form.columns[name]) else name, part) for name, part in shown]
+    return Grid(form.corner, heads, [(row, [texts[row, name, part] for name, part in shown]) for row in form.rows])
 
 
-def _text(table: Table, column: Column, cells: Sequence[Cell], part: str) -> str:
+def _text(table: Table, cells: Sequence[Cell], part: str) -> str:
+    if not cells:
+        return ""
+    column = table.columns[cells[0].column]
     if part == "published":
         first = cells[0]
         if first.published is None:
@@ -141,11 +146,7 @@ def _mean_text(mean: float, std: float | None, num: int, column: Column) -> str:
     return f"{mean:,.{digits}f}{spread} (n={num})"
 
 
-def _title(name: str, column: Column) -> str:
-    return f"{name} ({column.unit})" if column.unit else name
-
-
-def _legend(table: Table, cells: Sequence[Cell], grid: _Grid) -> list[str]:
+def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
     lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."]
     if any(part != "published" for _, part in grid.heads):
         lines.append("Shipped and yours: mean ± standard deviation over n seeds.")

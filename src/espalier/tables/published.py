@@ -10,7 +10,7 @@ from pathlib import Path
 
 from espalier import metrics
 from espalier.record import Measurement, Record, read_measurement, read_record
-from espalier.tables import expressions
+from espalier.tables import expressions, layout
 from espalier.tables.names import did_you_mean
 from espalier.tables.reading import read_yaml
 from espalier.tables.schema import Claims, PaperFacts, Problem, Table
@@ -149,6 +149,7 @@ def _read_table(path: Path, stamp: int) -> Table:  # noqa: ARG001 (a changed fil
         if read.paper != path.parents[1].name:
             yield ("paper",), f"'{read.paper}' lies in the folder of '{path.parents[1].name}'; the two must agree"
         yield from read.problems()
+        yield from layout.problems(read)
 
     return read_yaml(path, Table, problems)
 

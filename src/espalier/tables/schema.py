@@ -82,6 +82,7 @@ class Row(Strict):
         cells: Column -> published figure.
         seeds: Scale -> seeds, where they differ from the table's.
         data: Scale -> name of the data, where it differs from the table's.
+        labels: Key -> text, for keys of the table's layout that neither a cell nor an override gives as the paper prints them.
         note: What a reader must know of the row.
     """
 
@@ -89,7 +90,39 @@ class Row(Strict):
     cells: dict[str, PublishedCell] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
     data: dict[Scale, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
     note: str = ""
+
+
+class Layout(Strict):
+    """The grid a paper prints, made from one row here per place in it.
+
+    A key is a label of the row, a column (the published cell), an override (``constraint.rate=4`` gives ``constraint.rate``), or ``row``,
+    the row's name. Several keys of one axis stand beside each other, as in ``90 %, 10x``.
+
+    Args:
+        rows: Keys that name a row of the grid; where empty, each column under ``value`` is one.
+        columns: Keys that name its column; where empty, each column under ``value`` is one.
+        value: Columns whose figures fill it; several stand beside each other under each column.
+    """
+
+    rows: list[str] = Field(default_factory=list)
+    columns: list[str] = Field(default_factory=list)
+    value: list[str] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, given: Any) -> Any:
+        """Take a single key for a list of one."""
+        if not isinstance(given, Mapping):
+            raise ValueError(f"a layout is {{rows, columns, value}}, not {given!r}")
+        return {axis: [keys] if isinstance(keys, str) else keys for axis, keys in given.items()}
+
+    @model_validator(mode="after")
+    def _has_an_axis(self) -> "Layout":
+        if not self.rows and not self.columns:
+            raise ValueError("name rows, columns or both; without either the table is printed as it is")
+        return self
 
 
 class DenseGate(Strict):
@@ -119,6 +152,7 @@ class Table(Strict):
     dense_gate: DenseGate | None = None
     columns: dict[str, Column]
     rows: dict[str, Row]
+    layout: Layout | None = None
     _dense_cells: dict[str, PublishedCell] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
