@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+CHROMIUM ?= chromium
 
-.PHONY: env reproduce report test test-all lint types clean-env
+.PHONY: env reproduce report picture test test-all lint types clean-env
 
 env: $(STAMP)
 
@@ -32,6 +33,13 @@ reproduce: env
 
 report: env
 	$(BIN)/espalier report
+
+# The picture in README: the top of the report. Needs chromium.
+picture: report
+	mkdir -p docs
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1040,840 \
+	  --screenshot=docs/report.png "file://$(CURDIR)/report/index.html" 2>/dev/null
+	@test "$$(wc -c < docs/report.png)" -lt 200000 || { echo "docs/report.png is larger than 200 kB" >&2; exit 1; }
 
 test: env
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"

@@ -2,8 +2,8 @@
 
 Python comes first: each verb of the shell is a thin layer over a function here.
 
-- Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it), ``export``,
-  ``plot``, ``report``, ``fetch``.
+- Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
+  ``export``, ``plot``, ``report``, ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
 - Any network: ``prune``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.

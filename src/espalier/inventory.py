@@ -252,7 +252,9 @@ def report(out: str | Path = "report", store: Store | None = None) -> Path:
     """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk."""
     from espalier.tables.report import write_report  # noqa: PLC0415  draws with matplotlib
 
-    return write_report(published.papers().values(), own_records(store), own_measurements(store), Path(out))
+    own = own_records(store)
+    stale = {record.name for record in own if is_stale(record)}
+    return write_report(published.papers().values(), own, own_measurements(store), Path(out), stale=stale)
 
 
 def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:

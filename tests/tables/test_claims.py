@@ -260,6 +260,14 @@ def test_a_condition_without_records_is_unknown_not_unfair(tmp_path: Path) -> No
     assert verdict.reason == "whether the comparison is fair is not known: same (no records of tab/deep_admm)"
 
 
+def test_a_verdict_names_three_reasons_and_counts_the_others(tmp_path: Path) -> None:
+    body = TWO_TESTS + "".join(f'      - {{name: n{i}, expression: \'m("tab/deep_admm", "top1_pct")\', at_least: 0}}\n' for i in range(4))
+    verdict = verdict_of(tmp_path, DENSE + accuracies("admm", 98.5, 98.6, 98.7), claims=claim(body))
+    missing = "no records of tab/deep_admm"
+    assert verdict.reason == f"d: {missing}; n0: {missing}; n1: {missing}; and 2 more"
+    assert len(verdict.figures) == 6
+
+
 def test_each_stands_for_one_test_a_row(tmp_path: Path) -> None:
     body = (
         "gated: false\ntests: [{name: outside, expression: 'm(row, \"weights_outside_set\")', at_most: 0, each: [tab/admm, tab/deep_admm]}]"

@@ -20,6 +20,7 @@ from espalier.tables.selection import Records
 
 Word = Literal["holds", "fails", "inconclusive", "not run"]
 MIN_SEEDS = 3
+MAX_REASONS = 3  # named in a verdict; its figures have them all
 SLACK = 1e-9  # of the bound's size: 99.2 - 99.1 is not 0.1 in floating point
 
 
@@ -131,7 +132,7 @@ def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records]) ->
     for word in ("fails", "inconclusive", "not run"):
         if first := [finding for finding in findings if finding.verdict == word]:
             overall: Word = "fails" if word == "fails" else "inconclusive"
-            return verdict(overall, "; ".join(dict.fromkeys(_reason(finding, place) for finding in first)), figures, place)
+            return verdict(overall, _first_few([_reason(finding, place) for finding in first]), figures, place)
     return verdict("holds", "", figures, place)
 
 
@@ -262,6 +263,12 @@ def _why_not(scale: str, gate: str, num_seeds: int) -> str:
 
 def _because(finding: Finding) -> str:
     return f" ({finding.reason})" if finding.reason else f" (mean {finding.mean:.4g}, asked {finding.bound})"
+
+
+def _first_few(reasons: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(reasons))
+    left = len(distinct) - MAX_REASONS
+    return "; ".join(distinct[:MAX_REASONS]) + (f"; and {left} more" if left > 0 else "")
 
 
 def _reason(finding: Finding, place: Place) -> str:

@@ -122,7 +122,7 @@ def _text(table: Table, cells: Sequence[Cell], part: str) -> str:
         if first.published is None:
             return ""
         mark = "" if first.provenance in (None, table.source.provenance) or first.published == UNKNOWN else f" [{first.provenance}]"
-        return (first.published if isinstance(first.published, str) else f"{first.published:,.10g}") + mark
+        return published_text(first.published) + mark
     found = []
     for cell in cells:
         mean, std, num = (
@@ -131,11 +131,17 @@ def _text(table: Table, cells: Sequence[Cell], part: str) -> str:
         if mean is not None:
             where = f" ({cell.device})" if column.kind == "measured" else ""
             mark = STALE_MARK if part == "yours" and cell.stale else ""
-            found.append(_mean_text(mean, std, num, column) + mark + where)
+            found.append(f"{mean_text(mean, std, column)} (n={num})" + mark + where)
     return "; ".join(found)
 
 
-def _mean_text(mean: float, std: float | None, num: int, column: Column) -> str:
+def published_text(value: float | str) -> str:
+    """Return a published figure as it was written, thousands apart."""
+    return value if isinstance(value, str) else f"{value:,.10g}"
+
+
+def mean_text(mean: float, std: float | None, column: Column) -> str:
+    """Return mean ± standard deviation: two decimals for accuracies, else three significant digits of the mean."""
     if column.kind == "accuracy":
         digits = 2
     elif mean == int(mean) and not std:
@@ -143,14 +149,14 @@ def _mean_text(mean: float, std: float | None, num: int, column: Column) -> str:
     else:
         digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2  # three significant digits
     spread = f" ± {std:,.{digits}f}" if std is not None else ""
-    return f"{mean:,.{digits}f}{spread} (n={num})"
+    return f"{mean:,.{digits}f}{spread}"
 
 
 def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
     lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."]
     if any(part != "published" for _, part in grid.heads):
         lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
-        if apart := sorted({cell.column for cell in cells if not cell.comparable and (cell.ours_mean, cell.shipped_mean) != (None, None)}):
+        if apart := not_comparable(cells):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
     if any(cell.stale for cell in cells):
         lines.append(STALE_LEGEND)
@@ -158,6 +164,11 @@ def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
         lines.append(table.note)
     notes = dict.fromkeys(f"{cell.row}, {cell.column}: {cell.note}" for cell in cells if cell.note)
     return lines + list(notes)
+
+
+def not_comparable(cells: Sequence[Cell]) -> list[str]:
+    """Return the columns whose rerun figures may not be set against the published ones."""
+    return sorted({cell.column for cell in cells if not cell.comparable and (cell.ours_mean, cell.shipped_mean) != (None, None)})
 
 
 def _in_markdown(text: str) -> str:

@@ -1,8 +1,16 @@
-"""Charts: accuracy against rate with the paper's points, and a record's series. matplotlib draws them as vectors."""
+"""Charts: accuracy against rate with the paper's points, and records' series. matplotlib draws them as vectors.
+
+No chart tells things apart by colour alone: sources have marks of their own and points their row's name, curves have dashes beside colours
+that stay apart for colour-blind readers (Okabe and Ito, 2008).
+"""
 
 import csv
+import functools
 import io
-from collections.abc import Iterable, Sequence
+import itertools
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +19,7 @@ from espalier.tables.comparison import Cell
 from espalier.tables.schema import Table
 
 COLUMN_WIDTH_IN = 3.5
+PAGE_WIDTH_IN = 4.4  # of a chart on the page: at 400 px its text is still 9 px high
 FORMATS = (".pdf", ".svg", ".png", ".csv")
 STYLE: Any = {
     "pdf.fonttype": 42,  # embedded as TrueType, so that text stays text
@@ -24,7 +33,17 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
     "axes.edgecolor": "#7a828c",
 }
-COLORS = ("#0b5fa5", "#b35900", "#2f7d32", "#8a2be2", "#a61e4d", "#00717a", "#5f4b32")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#000000", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+MARKS = {
+    "published": ("o", "none", "#20262d", 0.96),
+    "shipped": ("s", COLORS[1], COLORS[1], 1.0),
+    "yours": ("D", COLORS[0], COLORS[0], 1.04),
+}
+MAX_CURVES = 8  # a chart; more are told apart by nobody
+MAX_NAME = 26  # characters of a row's name in a chart
+SPACING = 0.062  # of the axes' height, between two names
+NAME_WIDTH = 0.35  # of the rates' range (logarithmic): rows nearer than this share one column of names
 
 
 def points(table: Table, cells: Sequence[Cell], x: str = "rate", y: str = "top1_pct") -> list[dict[str, Any]]:
@@ -71,35 +90,68 @@ def plot(table: Table, cells: Sequence[Cell], to: Path) -> Path:
 def against_rate_svg(table: Table, cells: Sequence[Cell]) -> str:
     """Return the chart as inline SVG; empty where no row has both figures."""
     lines = points(table, cells)
-    return _svg(_against_rate(lines, width_in=6.0)) if lines else ""
+    return _svg(_against_rate(lines, width_in=PAGE_WIDTH_IN)) if lines else ""
 
 
-def series_svg(records: Iterable[Record], name: str, label: str) -> str:
-    """Return one curve a record of the series ``name`` over the epochs, as inline SVG; empty where no record has it."""
-    curves = [(record, record.series[name]) for record in records if record.series.get(name)]
-    if not curves:
-        return ""
-    figure, axes = _axes(6.0)
-    for index, (record, values) in enumerate(curves):
-        axes.plot(*zip(*values, strict=True), color=COLORS[index % len(COLORS)], linewidth=1.2, label=f"{record.row}, seed {record.seed}")
-    axes.set_xlabel("epochs trained, over all steps")
-    axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize=7)
-    return _svg(figure)
+def series_svgs(records: Iterable[Record], name: str, label: str) -> list[str]:
+    """Return charts of the series ``name`` over the epochs as inline SVG, at most ``MAX_CURVES`` records each, on the same axis.
+
+    A row looks the same in every chart of the same records. Curves break where a step records nothing, the first are drawn widest, so that
+    curves of steps that rows share show below one another, and a training loss has a logarithmic axis.
+    """
+    curves = [(index, record.row, sorted(record.series[name])) for index, record in enumerate(records) if record.series.get(name)]
+    values = [y for _, _, curve in curves for _, y in curve]
+    num_charts = -(-len(curves) // MAX_CURVES)
+    charts = []
+    for part in range(num_charts):
+        shown = curves[part::num_charts]
+        figure, axes = _axes(PAGE_WIDTH_IN, extra_in=0.17 * -(-len(shown) // 2))
+        if name == "train/loss" and min(values) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
+        for order, (index, row, curve) in enumerate(shown):
+            look = {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 2.8 - 0.22 * order}
+            axes.plot(*_broken(curve), marker="." if len(curve) < 30 else None, markersize=3, label=_short(row), **look)
+        axes.plot(
+            [min(x for _, _, curve in curves for x, _ in curve)] * 2, [min(values), max(values)], alpha=0
+        )  # the same axis in all charts
+        axes.set_xlabel("epochs trained, over all steps")
+        axes.set_ylabel(label)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5, handlelength=2.6)
+        charts.append(_svg(figure))
+    return charts
+
+
+def _broken(curve: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Return the curve's x and y with a gap wherever two points lie more than twice as far apart as usual."""
+    steps = [after - before for (before, _), (after, _) in itertools.pairwise(curve)]
+    usual = statistics.median(steps) if steps else 0.0
+    xs, ys = [curve[0][0]], [curve[0][1]]
+    for step, (x, y) in zip(steps, curve[1:], strict=True):
+        if step > 2 * usual:
+            xs.append(x - step / 2)
+            ys.append(float("nan"))
+        xs.append(x)
+        ys.append(y)
+    return xs, ys
+
+
+def _short(row: str) -> str:
+    return row if len(row) <= MAX_NAME else f"{row[: MAX_NAME // 2 - 1]}…{row[-MAX_NAME // 2 :]}"
 
 
 def _against_rate(lines: Sequence[dict[str, Any]], width_in: float = COLUMN_WIDTH_IN) -> Any:
-    figure, axes = _axes(width_in)
-    marks = {"published": ("o", "none", "#20262d"), "shipped": ("s", COLORS[1], COLORS[1]), "yours": ("D", COLORS[0], COLORS[0])}
-    for source, (mark, face, edge) in marks.items():
+    figure, axes = _axes(width_in, extra_in=0.2)
+    for source, (mark, face, edge, aside) in MARKS.items():
         own = [line for line in lines if line["source"] == source]
         if own:
             axes.errorbar(
-                [line["rate"] for line in own],
+                [line["rate"] * aside for line in own],
                 [line["top1_pct"] for line in own],
                 yerr=[line["top1_pct_std"] or 0.0 for line in own],
                 fmt=mark,
-                markersize=5,
+                markersize=4.5,
                 markerfacecolor=face,
                 color=edge,
                 capsize=2,
@@ -107,18 +159,49 @@ def _against_rate(lines: Sequence[dict[str, Any]], width_in: float = COLUMN_WIDT
                 label=source,
             )
     axes.set_xscale("log")
+    rates = [line["rate"] for line in lines]
+    span = max(max(rates) / min(rates), 2.0)
+    axes.set_xlim(min(rates) / span**0.05, max(rates) * span**0.4)  # room for names
+    axes.xaxis.set_major_formatter("{x:g}x")
     axes.set_xlabel("rate: all weights / kept weights")
     axes.set_ylabel("top-1 accuracy (%)")
-    axes.legend(frameon=False)
+    for row, at, height in _names(lines, *axes.get_ylim()):
+        link = {"arrowstyle": "-", "color": "#b5bcc4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
+        where = (at[0] * span**0.045, height)
+        axes.annotate(_short(row), at, where, fontsize=6.5, va="center", color="#3d454e", arrowprops=link, bbox=ground, zorder=4)
+    figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False)
     return figure
 
 
-def _axes(width_in: float) -> tuple[Any, Any]:
+def _names(lines: Sequence[dict[str, Any]], low: float, high: float) -> Iterator[tuple[str, tuple[float, float], float]]:
+    """Yield each row's name, its point (yours, else shipped, else published) and a height at which no other name stands."""
+    point = {line["row"]: (line["rate"], line["top1_pct"]) for line in lines}  # the last source of a row wins
+    rates = [rate for rate, _ in point.values()]
+    near = max(max(rates) / min(rates), 2.0) ** NAME_WIDTH
+    columns: list[list[str]] = []
+    for row in sorted(point, key=lambda row: point[row]):
+        if columns and point[row][0] <= near * point[columns[-1][-1]][0]:
+            columns[-1].append(row)
+        else:
+            columns.append([row])
+    step = SPACING * (high - low)
+    for rows in columns:
+        rows.sort(key=lambda row: point[row][1])
+        heights = [point[row][1] for row in rows]
+        for index in range(1, len(heights)):
+            heights[index] = max(heights[index], heights[index - 1] + step)
+        above = max(0.0, heights[-1] - high)
+        for row, height in zip(rows, heights, strict=True):
+            yield row, point[row], height - above
+
+
+def _axes(width_in: float, extra_in: float = 0.0) -> tuple[Any, Any]:
     import matplotlib as mpl  # noqa: PLC0415  an extra
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(width_in, width_in * 0.62), layout="constrained")
+    figure = Figure(figsize=(width_in, width_in * 0.62 + extra_in), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -126,4 +209,6 @@ def _svg(figure: Any) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    rounded = functools.partial(re.sub, r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}")  # a hundredth of a point is enough
+    return re.sub(r"<[^>]+>", lambda tag: rounded(tag[0]), re.sub(r"\n\s*", "\n", text))  # within tags: texts stay as they are
