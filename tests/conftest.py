@@ -1,9 +1,17 @@
-"""What every test shares: one thread, a store and a data folder of its own."""
+"""What every test shares: one thread, a store and a data folder of its own, and the golden files."""
 
 from pathlib import Path
 
 import pytest
 import torch
+
+from golden_files import Golden
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-write", action="store_true", help="rewrite tests/golden from what the code gives now; the commit says what moved and why"
+    )
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,3 +27,9 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WANDB_MODE", "disabled")  # tests of the tracker set it
     monkeypatch.delenv("ESPALIER_CONFIG", raising=False)
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Golden:
+    """Return the golden files of tests/golden."""
+    return Golden(Path(__file__).parent / "golden", write=pytestconfig.getoption("--golden-write"))
