@@ -119,10 +119,11 @@ def test_rate_files(tmp_path: Path) -> None:
         ("provenance: full text\nkept: {a: 1}\n", "source: Field required"),
         ("source: x\nprovenance: full text\nkept: {a: 1.5}\n", "kept.a: .*integer"),
         ("source: x\nprovenance: full text\nkeep: {a: 1}\n", "keep: Extra inputs are not permitted"),
+        ("source: x\nprovenance: full text\nkept: {a: 1, a: 2}\n", ":3: key 'a' stands here a second time; remove one"),
         ("- 1\n", "is no rate file"),
         ("a: [\n", "is no YAML"),
     ],
-    ids=["neither", "both", "provenance", "source", "fraction", "unknown-key", "list", "broken"],
+    ids=["neither", "both", "provenance", "source", "fraction", "unknown-key", "twice", "list", "broken"],
 )
 def test_a_rate_file_of_another_form_names_the_key(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rates.yaml"

@@ -164,3 +164,8 @@ def test_seeds_of_stale_runs_are_named_where_they_are_ones_own(tab: Table) -> No
     cells = compare(tab, own, accuracies("admm", 97.0), "desk", stale={own[1].name})
     assert only(cells, "admm", "top1_pct").stale == (1,)
     assert {cell.row for cell in cells if cell.stale} == {"admm"}
+
+
+def test_an_unknown_scale_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no scale 'dsk' of made-up/tab; did you mean 'desk'\?"):
+        compare(made_up(tmp_path).table("tab"), [], [], "dsk")

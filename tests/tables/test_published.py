@@ -75,6 +75,13 @@ def test_a_malformed_table_names_file_line_key_and_way_out(tmp_path: Path, wrong
         ('m("tab/deep_admm", "top1_pct")', 'exec("x")', "calls exec; a claim knows m, series_mean, first, last, abs, min, max"),
         ('m("tab/deep_admm", "top1_pct")', "m(row, name)", "needs two plain strings, TABLE/ROW and a name"),
         ("at_most: 0.5", "at_most: 0.5, at_least: 0", "claims.0.tests.0: give exactly one of at_least and at_most"),
+        ("at_most: 0.5", "at_most: 0.5, at_most: 1", "key 'at_most' stands here a second time; remove one."),
+        (
+            '"top1_pct") - m("tab/deep_admm"',
+            '"top1_pct") - m("tub/deep_admm"',
+            "no table has a row 'tub/deep_admm' to run; did you mean 'tab/deep_",
+        ),
+        ("at_most: 0.5", "at_most: 0.5, scales: [dsk]", "claims.0.tests.0.scales.0: Input should be 'smoke', 'desk' or 'paper'"),
         ("at_most: 0.5", "tolerance: -1, at_most: 0.5", "claims.0.tests.0.tolerance: Input should be greater than or equal to 0"),
         ("paper: made-up", "paper: other", "'other' lies in the folder of 'made-up'; write that name"),
     ],
@@ -115,9 +122,10 @@ def test_two_claims_with_one_number_are_an_error(tmp_path: Path) -> None:
         (PAPER.replace("made-up", "made"), r"paper.yaml:2: name: 'made' lies in folder 'made-up'"),
         (PAPER.replace("main_table: tab", "main_table: tob"), r"paper.yaml:8: main_table: no table 'tob'; did you mean 'tab'\?"),
         (PAPER.replace("year: 2020", ""), r"key 'year' is missing"),
+        (PAPER.replace("year: 2020", "year: 2020\n    year: 2021"), r"paper.yaml:7: key 'year' stands here a second time; remove one"),
         ("[]", r"paper.yaml:1: the file holds no mapping; it needs name, title"),
     ],
-    ids=["folder", "main-table", "missing", "no-mapping"],
+    ids=["folder", "main-table", "missing", "twice", "no-mapping"],
 )
 def test_a_malformed_paper_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

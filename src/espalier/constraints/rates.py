@@ -49,7 +49,9 @@ def read_rate_file(path: str | Path) -> RateFile:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        content = yaml.safe_load(text)
     except FileNotFoundError as error:
         near = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml"))) or "none"
         raise ValueError(f"there is no rate file {path}; rate files there: {near}.") from error
@@ -60,6 +62,18 @@ def read_rate_file(path: str | Path) -> RateFile:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'file'}: {entry['msg']}" for entry in error.errors())
         raise ValueError(f"{path} is no rate file: {wrong}. It should hold source, provenance, and one of kept and rates.") from error
+
+
+def _refuse_repeated(node: yaml.Node | None, path: Path) -> None:
+    """Raise ``ValueError`` where a key stands twice, of which YAML would silently take the last."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            raise ValueError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands here a second time; remove one.")
+        seen.add(key.value)
+        _refuse_repeated(value, path)
 
 
 def matching(pattern: str, names: Sequence[str], key: str) -> list[str]:

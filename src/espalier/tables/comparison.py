@@ -8,7 +8,8 @@ from typing import Any
 
 from espalier.record import Measurement, Record
 from espalier.tables import expressions
-from espalier.tables.schema import UNKNOWN, Column, Provenance, Table
+from espalier.tables.names import did_you_mean
+from espalier.tables.schema import SCALES, UNKNOWN, Column, Provenance, Table
 from espalier.tables.selection import Records, Selection
 
 JSON_KEYS = ("row", "column", "published", "provenance", "shipped_mean", "shipped_std", "ours_mean", "ours_std", "seeds", "scale", "device")
@@ -102,7 +103,12 @@ def compare(
         measurements: Measurements of one's own runs.
         shipped_measurements: Measurements that came with the paper.
         stale: Names of one's own runs whose code has changed since.
+
+    Raises:
+        ValueError: There is no such scale.
     """
+    if scale not in SCALES:
+        raise ValueError(f"no scale '{scale}' of {table.name}; {did_you_mean(scale, SCALES)}.")
     sources = [
         (Records(shipped, table.paper), list(shipped_measurements)),
         (Records(own, table.paper), list(measurements)),
