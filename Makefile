@@ -50,7 +50,8 @@ test-all: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell README.md src conf experiments tests
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/codespell README.md CONTRIBUTING.md src conf experiments tests
 
 types: env
 	$(BIN)/mypy src
