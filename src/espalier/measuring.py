@@ -15,6 +15,7 @@ from espalier.inventory import matching
 from espalier.packing import content_digest, unpack
 from espalier.progress import progress_bar
 from espalier.record import Measurement, Record, Store
+from espalier.rewrites import rewritten
 from espalier.stepping import built, model_of
 from espalier.tables.names import did_you_mean
 
@@ -74,12 +75,12 @@ def trained_model(record: Record, store: Store) -> nn.Module:
     if not path.exists():
         raise ValueError(f"{path} is missing; {way_out}")
     try:
-        present, weights = content_digest(path), unpack(path)[0]
+        present, (weights, _, meta) = content_digest(path), unpack(path)
     except ValueError as error:
         raise ValueError(f"{error} To mend it, {way_out}") from error
     if present != record.checkpoint:
         raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(record.checkpoint)[:12]}; {way_out}")
-    model = model_of(record.config)
+    model = rewritten(model_of(record.config), meta.get("rewrites", []))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

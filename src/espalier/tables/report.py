@@ -169,7 +169,7 @@ def _charts(table: Table, scale: str, cells: Sequence[Cell], shown: Sequence[Rec
 def _quoted(table: Table) -> dict[str, Any]:
     cells = compare(table, [], [], SCALES[-1])
     form = printed(table, cells)
-    return {"table": table, "form": form, "rows": _rows(table, form, (), table.rows), "notes": _notes(table, cells, (), ())}
+    return {"table": table, "form": form, "rows": _rows(table, form, table.rows), "notes": _notes(table, cells, (), ())}
 
 
 def _findings(verdict: Verdict) -> list[str]:
