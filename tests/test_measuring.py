@@ -46,6 +46,17 @@ def test_the_weights_are_the_trained_ones(records: list[Record], store_folder: P
     assert not model.training
 
 
+def test_the_rewrites_of_a_checkpoint_are_done_again(store_folder: Path) -> None:
+    quick = [f"budgets.smoke.{step}=1" for step in ("train", "admm", "retrain")]
+    (record,) = run(
+        LENET5, rows=["admm-70x"], overrides=["recipe=one_shot_folded", "model.batch_norm=true", "constraint.rate_file=null", "rate=4", *quick]
+    )
+    from espalier.measuring import trained_model
+
+    assert isinstance(trained_model(record, Store(store_folder)).bn1, torch.nn.Identity)
+    assert record.name in espalier.measure_runs(record.name, **FAST)
+
+
 def test_several_runs_by_glob_or_beginning_with_a_bar(records: list[Record]) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     names = [record.name for record in records]

@@ -36,9 +36,9 @@ STYLE: Any = {
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#000000", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKS = {
-    "published": ("o", "none", "#20262d", 0.96),
-    "shipped": ("s", COLORS[1], COLORS[1], 1.0),
-    "yours": ("D", COLORS[0], COLORS[0], 1.04),
+    "published": ("o", "none", "#20262d"),
+    "shipped": ("s", COLORS[1], COLORS[1]),
+    "yours": ("D", COLORS[0], COLORS[0]),
 }
 MAX_CURVES = 8  # a chart; more are told apart by nobody
 MAX_NAME = 26  # characters of a row's name in a chart
@@ -143,11 +143,11 @@ def _short(row: str) -> str:
 
 def _against_rate(lines: Sequence[dict[str, Any]], width_in: float = COLUMN_WIDTH_IN) -> Any:
     figure, axes = _axes(width_in, extra_in=0.2)
-    for source, (mark, face, edge, aside) in MARKS.items():
+    for source, (mark, face, edge) in MARKS.items():
         own = [line for line in lines if line["source"] == source]
         if own:
             axes.errorbar(
-                [line["rate"] * aside for line in own],
+                [line["rate"] for line in own],
                 [line["top1_pct"] for line in own],
                 yerr=[line["top1_pct_std"] or 0.0 for line in own],
                 fmt=mark,
