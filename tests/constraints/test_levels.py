@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,6 +51,7 @@ def test_the_levels_are_those_of_the_paper(levels: LevelSet, codes: Sequence[int
 
 @EVERY
 @given(values=VALUES)
+@example(values=[3.0359039306640625, 0.453125])  # its alpha is the very next float32 of 7 alpha / 7
 @settings(max_examples=40, deadline=None)
 def test_projection_is_idempotent_feasible_and_nearest_for_its_alpha(levels: LevelSet, values: list[float]) -> None:
     weight = torch.tensor(values)

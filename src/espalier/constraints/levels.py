@@ -290,11 +290,14 @@ def _alternate(values: Tensor, magnitudes_K: Tensor, alpha: float, rounds: int) 
 def _alpha_of_levels(values: Tensor, magnitudes_K: Tensor) -> float | None:
     """Return an alpha for which each value is a level already, bit for bit; None where there is none.
 
-    The largest value is alpha times some code, so alpha lies within a few roundings of their quotient.
+    The largest value is alpha times some code, so alpha is one of the floating-point numbers next to their quotient.
     """
     size, codes_K = values.abs().flatten(), magnitudes_K.to(values)
-    steps = 1 + torch.arange(-4, 5, device=values.device, dtype=values.dtype) * (torch.finfo(values.dtype).eps / 2)
-    alpha_A = ((size.max() / codes_K[codes_K > 0]).unsqueeze(1) * steps).flatten()
+    near_K = size.max() / codes_K[codes_K > 0]
+    near_K = near_K[near_K > 0]
+    spacing_K = torch.nextafter(near_K, near_K.new_tensor(torch.inf)) - near_K
+    steps_S = torch.arange(-4, 5, device=values.device, dtype=values.dtype)
+    alpha_A = (near_K.unsqueeze(1) + spacing_K.unsqueeze(1) * steps_S).flatten()
     alpha_A = alpha_A[alpha_A > 0]
     probed_AP = size[:NUM_PROBED] / alpha_A.unsqueeze(1)
     fits_A = (_nearest_code(probed_AP, codes_K) * alpha_A.unsqueeze(1) == size[:NUM_PROBED]).all(1)
