@@ -49,7 +49,9 @@ def test_the_weights_are_the_trained_ones(records: list[Record], store_folder: P
 def test_the_rewrites_of_a_checkpoint_are_done_again(store_folder: Path) -> None:
     quick = [f"budgets.smoke.{step}=1" for step in ("train", "admm", "retrain")]
     (record,) = run(
-        LENET5, rows=["admm-70x"], overrides=["recipe=one_shot_folded", "model.batch_norm=true", "constraint.rate_file=null", "rate=4", *quick]
+        LENET5,
+        rows=["admm-70x"],
+        overrides=["recipe=one_shot_folded", "model.batch_norm=true", "constraint.rate_file=null", "rate=4", *quick],
     )
     from espalier.measuring import trained_model
 
