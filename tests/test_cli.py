@@ -49,9 +49,13 @@ def test_a_run_can_be_listed_shown_compared_and_cleaned(store_folder: Path, caps
     different = {entry["key"] for entry in json.loads(call("diff", *names, "--json"))}
     assert "config.seed" in different
     assert "config.data.batch_size" not in different
+    with pytest.raises(ValueError, match=r"is a variant.*cannot stand for it"):
+        call("keep", names[0])
+    changed = run(LENET5, rows=["dense"], overrides=["budgets.smoke.train=2"])[0].name
+    assert "config.steps.train.epochs" in {entry["key"] for entry in json.loads(call("diff", names[0], changed, "--json"))}
     assert "bytes" in call("clean", "--yes")
     assert not list(store_folder.glob(".steps/*"))
-    assert len(list(Store(store_folder).records())) == 2
+    assert len(list(Store(store_folder).records())) == 3
 
 
 def test_an_unknown_run_is_named(store_folder: Path) -> None:
@@ -155,6 +159,7 @@ def test_each_verb_shows_an_example_and_offers_json(verb: str) -> None:
 
 def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("espalier.tables.published.experiment_roots", lambda: [tmp_path / "kept"])
+    (plain,) = run(LENET5, rows=["dense"], seeds=[1])
     answers = {
         words[0]: json.loads(call(*words, "--json"))
         for words in [
@@ -162,16 +167,16 @@ def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monke
             ("show", dense),
             ("diff", dense, dense),
             ("measure", dense, "--threads", "1", "--batch-size", "2"),
-            ("keep", dense),
+            ("keep", plain.name),
             ("clean",),
         ]
     }
-    assert answers["runs"][0]["run"] == dense
+    assert {entry["run"] for entry in answers["runs"]} == {dense, plain.name}
     assert answers["show"]["config"]["seed"] == 0
     assert answers["diff"] == []
     assert answers["measure"][dense]["batch_size"] == 2
     assert Path(answers["keep"]["path"], "record.json").exists()
-    assert (answers["clean"]["deleted"], len(answers["clean"]["folders"])) == (False, 1)
+    assert (answers["clean"]["deleted"], len(answers["clean"]["folders"])) == (False, 2)
     assert json.loads(call("clean", "--yes", "--json"))["deleted"] is True
 
 

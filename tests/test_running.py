@@ -89,10 +89,11 @@ def test_neutral_keys_do_not_change_the_run(store_folder: Path) -> None:
         (["row=adm-70x"], "did you mean 'admm-70x'"),
         (["row=dense", "scale=dsk"], "did you mean desk"),
         (["row=dense", "method.num_period=3"], "method.num_periods"),
+        (["row=dense", "method.rho.strt=1"], "method.rho.start"),
         (["row=dense", "scale=desk"], "espalier fetch mnist"),
         (["row=admm-70x", "constraint.rate_file=null", "rate=0.5"], "rate=0.5"),
     ],
-    ids=["row", "scale", "key", "data", "rate"],
+    ids=["row", "scale", "key", "nested key", "data", "rate"],
 )
 def test_bad_words_name_the_way_out(store_folder: Path, words: Sequence[str], message: str) -> None:
     done = call(store_folder, *words)

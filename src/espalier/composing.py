@@ -137,8 +137,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 def _known_keys(folder: Path) -> set[str]:
     """Return the dotted keys that the configs define."""
     keys: set[str] = set()
-    for path in folder.glob("*/*.yaml"):
-        keys |= {f"{path.parent.name}.{key}" for key in _dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
+    for path in (path for path in folder.glob("*/**/*.yaml") if "experiment" not in path.parts):
+        group = ".".join(path.parent.relative_to(folder).parts)  # conf/method/rho/const.yaml gives method.rho.start
+        keys |= {f"{group}.{key}" for key in _dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
     keys |= set(_dotted(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))))
     return keys | {path.name for path in folder.iterdir() if path.is_dir()} | {"row", "scale", "seed", "rate"}
 

@@ -210,6 +210,8 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix.rstrip("."), value
         return
     for key, item in items:
+        if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict):  # a step: its name, its settings
+            key, item = item
         yield from _flat(item, f"{prefix}{key}.")
 
 
@@ -217,10 +219,14 @@ def keep(name: str | Record, store: Store | None = None) -> Path:
     """Copy a run's record and measurements to ``experiments/<paper>/results``, a shipped reference; return the folder.
 
     Raises:
-        ValueError: No run, or several, have that name.
+        ValueError: No run, or several, have that name, or it is a variant, which answers no row.
         FileExistsError: The reference is there already.
     """
     record = find(name, store) if isinstance(name, str) else name
+    if record.variant:
+        raise ValueError(
+            f"{record.name} is a variant: its settings differ from its row's, so that it cannot stand for it; keep a plain run."
+        )
     folder = published.experiment_roots()[0] / record.paper / "results" / Path(record.name).relative_to(record.paper)
     write_once(folder / "record.json", record.model_dump_json(indent=1) + "\n")
     for measurement in (store or Store()).measurements(record.name):

@@ -47,7 +47,7 @@ def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json
         sys.stdout.write(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         return
     for part in shown():
-        console.print(part, highlight=False)
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))  # a path stays one word
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Measured on this machine's CPU: the eager forward pass."""
 
+import logging
 import statistics
 import tempfile
 import time
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from espalier.devices import cpu
 from espalier.record import Measurement
+
+PATIENCE_S = 5.0  # before it is said what a measurement waits for
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,17 @@ class Cpu:
 
 @contextmanager
 def machine_lock() -> Iterator[None]:
-    """Hold the lock that keeps two measurements on one machine apart."""
-    with FileLock(Path(tempfile.gettempdir()) / "espalier-measure.lock", mode=0o666):
+    """Hold the lock that keeps two measurements on one machine apart; say so where another process holds it for long."""
+    lock = FileLock(Path(tempfile.gettempdir()) / "espalier-measure.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        logging.getLogger(__name__).warning("waiting for another measurement on this machine to end; it holds %s", lock.lock_file)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
