@@ -158,8 +158,8 @@ def test_each_verb_shows_an_example_and_offers_json(verb: str) -> None:
 
 
 def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.tables.published.experiment_roots", lambda: [tmp_path / "kept"])
     (plain,) = run(LENET5, rows=["dense"], seeds=[1])
+    monkeypatch.setattr("espalier.tables.published.experiment_roots", lambda: [tmp_path / "kept"])
     answers = {
         words[0]: json.loads(call(*words, "--json"))
         for words in [
