@@ -37,7 +37,7 @@ def test_the_method_runs_from_a_folder_of_ones_own(tmp_path: Path, store_folder:
 
 def test_the_method_has_the_members_it_counts() -> None:
     members = {name for name in [*vars(Method), *Method.__annotations__] if not name.startswith("_")}
-    assert len(members) == 7
+    assert len(members) == 9
     assert all(re.search(rf"(def |self\.){name}\b", block("python")) for name in members)
 
 

@@ -92,7 +92,7 @@ def test_a_run_that_fails_is_finished_and_goes_on_without_a_second_epoch(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("espalier.steps.training.settle", killed)
+        patch.setattr("espalier.methods.ADMM.settle", killed)
         with pytest.raises(KeyboardInterrupt):
             run(LENET5, rows=["admm-70x"], overrides=QUICK)
     run(LENET5, rows=["admm-70x"], overrides=QUICK)

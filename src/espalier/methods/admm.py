@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Target
-from espalier.methods.method import hold
+from espalier.methods.method import hold, settled
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,9 @@ class ADMM:
             for target, weight in weights.items()
         }
         return {"admm/rho": self.rho, "admm/residual_max": max(residuals.values()), **residuals}
+
+    def settle(self, model: nn.Module) -> Assignment:
+        return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
         return {

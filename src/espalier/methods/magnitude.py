@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from espalier.constraints import Assignment
-from espalier.methods.method import hold
+from espalier.methods.method import hold, settled
 
 
 class Magnitude:
@@ -22,6 +22,7 @@ class Magnitude:
     def __init__(self, assignment: Assignment, *, epochs: int, frozen: Assignment | None = None) -> None:
         self.assignment, self.epochs, self.frozen = assignment, epochs, frozen
         self.figures: dict[str, float] = {}
+        self.milestones: list[int] = []
 
     def start(self, model: nn.Module) -> None: ...
 
@@ -32,6 +33,9 @@ class Magnitude:
         hold(self.frozen, model)
 
     def epoch_end(self, model: nn.Module) -> None: ...
+
+    def settle(self, model: nn.Module) -> Assignment:
+        return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

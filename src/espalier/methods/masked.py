@@ -22,6 +22,7 @@ class MaskedRetraining:
     def __init__(self, frozen: Assignment) -> None:
         self.frozen = frozen
         self.figures: dict[str, float] = {}
+        self.milestones: list[int] = []
 
     def start(self, model: nn.Module) -> None:
         """Move the weights into the frozen sets.
@@ -41,6 +42,11 @@ class MaskedRetraining:
         hold(self.frozen, model)
 
     def epoch_end(self, model: nn.Module) -> None: ...
+
+    def settle(self, model: nn.Module) -> Assignment:
+        with torch.no_grad():
+            hold(self.frozen, model)
+        return self.frozen
 
     def state_dict(self) -> dict[str, Any]:
         return {"frozen": self.frozen.state_dict()}

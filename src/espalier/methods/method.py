@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment
@@ -12,10 +13,15 @@ class Method(Protocol):
     """A way to train into a constraint, independent of the loop that calls it.
 
     Call ``start`` once, ``add_penalty_grad`` after the backward pass (and after clipping), ``after_step`` after the optimizer,
-    ``epoch_end`` after an epoch. ``figures`` is what the last ``epoch_end`` measured, by the names of ``espalier.metrics``.
+    ``epoch_end`` after an epoch, and ``settle`` once training is over: it moves the weights into their sets and returns those sets frozen.
+
+    Attributes:
+        figures: What the last ``epoch_end`` measured, by the names of ``espalier.metrics``.
+        milestones: First epochs of all periods but the first, for a learning rate that restarts with them; empty where there are none.
     """
 
     figures: dict[str, float]
+    milestones: list[int]
 
     def start(self, model: nn.Module) -> None: ...
 
@@ -24,6 +30,8 @@ class Method(Protocol):
     def after_step(self, model: nn.Module) -> None: ...
 
     def epoch_end(self, model: nn.Module) -> None: ...
+
+    def settle(self, model: nn.Module) -> Assignment: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -47,3 +55,12 @@ def hold(frozen: Assignment | None, model: nn.Module) -> None:
     """Project the model's weights onto what earlier steps froze, in place."""
     if frozen is not None:
         frozen.write(model, frozen.project(frozen.read(model)))
+
+
+def settled(assignment: Assignment, model: nn.Module) -> Assignment:
+    """Project the model's weights onto their sets, in place, and return what is left of the sets once that choice is made."""
+    with torch.no_grad():
+        weights = assignment.read(model)
+        frozen = assignment.freeze(weights)
+        assignment.write(model, frozen.project(assignment.project(weights)))
+    return frozen

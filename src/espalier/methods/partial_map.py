@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Codebook, Frozen, Inside, Pinned, Target
 from espalier.constraints.frozen import as_frozen
-from espalier.methods.method import hold
+from espalier.methods.method import hold, settled
 
 
 def snap(weight: Tensor, level: Tensor, free: Tensor, fraction: float) -> Tensor:
@@ -65,6 +65,7 @@ class PartialMap:
         rounds = min(len(fractions), max(epochs, 1))
         self.starts = [round(index * epochs / rounds) for index in range(rounds)]
         self.figures: dict[str, float] = {}
+        self.milestones: list[int] = []
         self.epoch = 0
         self.held = Pinned({}, {})
 
@@ -113,6 +114,9 @@ class PartialMap:
     def _levels(self) -> dict[str, Tensor]:
         inner = [part.inner if isinstance(part, Inside) else part for _, part in self.assignment.parts]
         return {str(target): level for part in inner if isinstance(part, Codebook) for target, level in part.levels.items()}
+
+    def settle(self, model: nn.Module) -> Assignment:
+        return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
         return {

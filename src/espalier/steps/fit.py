@@ -60,7 +60,7 @@ def fit(
         ValueError: The resume checkpoint is damaged; the message names it.
         NonFiniteLossError: The loss became NaN or infinite.
     """
-    milestones = getattr(method, "milestones", [])
+    milestones = [] if method is None else method.milestones
     factor = partial(schedule, epochs=epochs, milestones=milestones)
     task = context.task(model, optimizer=optimizer, rate_factor=factor)
     task.terms = terms

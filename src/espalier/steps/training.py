@@ -85,7 +85,8 @@ def constrain(
     if not freeze:
         after.metrics |= hard_pruned(assignment, context)(model)
         return after
-    frozen, outside = settle(model, getattr(runner, "assignment", assignment))
+    frozen = runner.settle(model)
+    outside = frozen.outside(frozen.read(model))
     meets_rate(frozen, asked, context)
     after.frozen = frozen if state.frozen is None else state.frozen.merged(frozen)
     after.weights = weights_of(model)
@@ -145,15 +146,6 @@ def meets_rate(frozen: Assignment, asked: Assignment, context: Context) -> None:
                     f"{constraint.rate:g} asks for {wanted:,}, because an earlier step left no more; ask for a rate of at least "
                     f"{total / max(kept, 1):.4g} here, or for a lower one before."
                 )
-
-
-@torch.no_grad()
-def settle(model: nn.Module, assignment: Assignment) -> tuple[Assignment, int]:
-    """Project the model's weights, freeze the choice; return the frozen sets and how many weights lie outside them."""
-    weights = assignment.read(model)
-    frozen = assignment.freeze(weights)
-    assignment.write(model, frozen.project(assignment.project(weights)))
-    return frozen, frozen.outside(frozen.read(model))
 
 
 def hard_pruned(assignment: Assignment, context: Context) -> Callable[[nn.Module], dict[str, float]]:
