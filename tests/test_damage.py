@@ -116,7 +116,7 @@ def test_a_read_only_folder_is_named(small_disk: Path, writer: str) -> None:
         WRITERS[writer](small_disk / "folder")
 
 
-def test_a_disk_that_fills_in_training_is_named_and_keeps_the_epoch_before(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_in_training_is_named_and_leaves_no_half_file(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (small_disk / "filler").write_bytes(b"x" * 50_000)
     monkeypatch.setenv("ESPALIER_STORE", str(small_disk))
     with pytest.raises(OSError, match=r"cannot write .*last\.ckpt: .*No space left.*ESPALIER_STORE"):

@@ -13,8 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
+from espalier.code import FIGURES, STEPPING, modules, targets
+from espalier.composing import composed, identity_of, register_rows, resolved
 from espalier.record import Record, Store
+from espalier.tables.published import table
 
 ROOT = Path(__file__).parents[1]
 IS_REPOSITORY = shutil.which("git") is not None and (ROOT / ".git").exists()
@@ -79,6 +83,16 @@ class Repository:
         """Return time of writing and content of every record and every finished step."""
         paths = [*self.folder.glob("runs/*/*/*/*/*/record.json"), *self.folder.glob("runs/.steps/*/state.json")]
         return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_the_pipeline_depends_on_every_module_behind_its_records() -> None:
+    (stage,) = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    assert "rerun=stale" in stage["cmd"]  # else a changed module would find its old records done
+    register_rows("progressive-admm/lenet5", "smoke")
+    for row in table("progressive-admm/lenet5").runnable:
+        config = identity_of(resolved(composed("progressive-admm/lenet5", [f"row={row}", "scale=smoke"])), None)
+        used = {path.relative_to(ROOT) for path in modules([*STEPPING, *FIGURES, *targets(config)]).values()}
+        assert [str(path) for path in used if not any(path.is_relative_to(dep) for dep in stage["deps"])] == []
 
 
 @pytest.mark.slow

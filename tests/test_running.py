@@ -102,6 +102,44 @@ def test_bad_words_name_the_way_out(store_folder: Path, words: Sequence[str], me
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["row=glob(adm_*)"], r"row=glob\(adm_\*\) matches none of dense"),
+        (["scale=glob(x*)"], "matches none of smoke, desk, paper"),
+        (["seed=glob(*)"], "matches none"),
+        (["row=dense", "row=admm-70x"], "row= is given 2 times"),
+        (["seed=x"], "seed=x is no seed"),
+        (["dry_run=yes"], "dry_run=yes is neither true nor false"),
+        (["row=dense", "++scale=desk"], r"\+\+scale=desk would file the run"),
+    ],
+)
+def test_words_that_name_nothing_run_nothing(store_folder: Path, words: Sequence[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_overrides(LENET5, words)
+    assert not list(Store(store_folder).records())
+
+
+@pytest.mark.parametrize(("key", "value"), [("rows", []), ("seeds", []), ("overrides", ["scale=desk"])])
+def test_nothing_asked_is_no_wish_for_all(store_folder: Path, key: str, value: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"names nothing to run|would file the run"):
+        run(LENET5, **{key: value})  # type: ignore[arg-type]
+    assert not list(Store(store_folder).records())
+
+
+def test_a_record_never_comes_before_its_measurement(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", killed)
+        with pytest.raises(KeyError, match="killed"):
+            run(LENET5, rows=["dense"], overrides=QUICK)
+    assert list(store_folder.glob("*/*/*/*/*/measurements/*.json"))
+    (record,) = run(LENET5, rows=["dense"], overrides=QUICK)
+    assert len(list(Store(store_folder).measurements(record.name))) == 1
+
+
 def test_hydra_prints_the_config_and_sweeps(store_folder: Path) -> None:
     printed = call(store_folder, "row=admm-70x", "--cfg", "job")
     assert "num_periods" in printed.stdout, printed.stderr

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.interface import frozen, load, measure, project, prune, save
-    from espalier.inventory import cells, claims, clean, diff, export, find, keep, layout, papers, plot, records, report, runs, table
+    from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
+    from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
     from espalier.running import run, run_overrides
 
@@ -26,13 +27,13 @@ HOMES = {
     "Structure": "espalier.constraints",
     "cells": "espalier.inventory",
     "claims": "espalier.inventory",
-    "clean": "espalier.inventory",
+    "clean": "espalier.keeping",
     "diff": "espalier.inventory",
     "export": "espalier.inventory",
     "fetch": "espalier.data.fetch",
     "find": "espalier.inventory",
     "frozen": "espalier.interface",
-    "keep": "espalier.inventory",
+    "keep": "espalier.keeping",
     "layout": "espalier.inventory",
     "load": "espalier.interface",
     "measure": "espalier.interface",

@@ -25,6 +25,7 @@ SCALES = ("smoke", "desk", "paper")
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
+READ_BY_CONSTRAIN = ("bn_images",)  # keys of an identity that only steps with a constraint read
 
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 
@@ -198,9 +199,10 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
 
 def step_keys(identity: Mapping[str, Any]) -> dict[str, str]:
     """Return each step's key: the hash of what it reads and of the key before it."""
-    shared = {key: value for key, value in identity.items() if key != "steps"}
+    shared = {key: value for key, value in identity.items() if key not in ("steps", *READ_BY_CONSTRAIN)}
     keys: dict[str, str] = {}
     before = digest(shared)
     for name, step in identity["steps"]:
-        before = keys[name] = digest([step, before])
+        read = {key: identity[key] for key in READ_BY_CONSTRAIN if key in identity and "constraint" in step}
+        before = keys[name] = digest([step, before, *([read] if read else [])])
     return keys

@@ -62,15 +62,17 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what is written there takes its place, or, if that fails, is removed.
+    """Yield a temporary path beside ``path``; what is written there takes its place once it is on the disk, or, if that fails, is removed.
 
     Raises:
         OSError: The folder cannot be written or the disk is full; ``path`` is left as it was.
     """
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # the last two are how torch and safetensors say that a disk is full
         raise OSError(f"cannot write {path}: {error}; {WAY_OUT}") from error

@@ -1,7 +1,6 @@
 """Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.code import is_stale
-from espalier.files import write_once
-from espalier.record import DIGEST_LENGTH, Measurement, Record, Store
+from espalier.record import Measurement, Record, Store
 from espalier.tables import published
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
@@ -52,15 +50,6 @@ class Difference:
     key: str
     first: Any
     second: Any
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """Folders that ``clean`` deletes, the bytes that frees, and whether it has deleted them."""
-
-    folders: list[Path]
-    num_bytes: int
-    deleted: bool
 
 
 def own_records(store: Store | None = None) -> list[Record]:
@@ -213,45 +202,6 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict):  # a step: its name, its settings
             key, item = item
         yield from _flat(item, f"{prefix}{key}.")
-
-
-def keep(name: str | Record, store: Store | None = None) -> Path:
-    """Copy a run's record and measurements to ``experiments/<paper>/results``, a shipped reference; return the folder.
-
-    Raises:
-        ValueError: No run, or several, have that name, or it is a variant, which answers no row.
-        FileExistsError: The reference is there already.
-    """
-    record = find(name, store) if isinstance(name, str) else name
-    if record.variant:
-        raise ValueError(
-            f"{record.name} is a variant: its settings differ from its row's, so that it cannot stand for it; keep a plain run."
-        )
-    folder = published.experiment_roots()[0] / record.paper / "results" / Path(record.name).relative_to(record.paper)
-    write_once(folder / "record.json", record.model_dump_json(indent=1) + "\n")
-    for measurement in (store or Store()).measurements(record.name):
-        file = f"{measurement.frame}-{measurement.identity[:DIGEST_LENGTH]}.json"
-        write_once(folder / "measurements" / file, measurement.model_dump_json(indent=1) + "\n")
-    return folder
-
-
-def clean(*, steps_only: bool = True, dry_run: bool = False, store: Store | None = None) -> Cleaned:
-    """Delete the kept states of steps.
-
-    Args:
-        steps_only: False deletes all runs as well.
-        dry_run: True only says what would be deleted.
-        store: Where the runs live.
-    """
-    root = (store or Store()).root
-    folders: Sequence[Path] = (
-        sorted((root / ".steps").glob("*")) if steps_only else sorted(path for path in root.glob("*") if path.is_dir())
-    )
-    num_bytes = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
-    if not dry_run:
-        for folder in folders:
-            shutil.rmtree(folder)
-    return Cleaned(list(folders), num_bytes, not dry_run)
 
 
 def report(out: str | Path = "report", store: Store | None = None) -> Path:

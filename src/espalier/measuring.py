@@ -1,11 +1,13 @@
 """Measure finished runs later, or on another machine: the model is rebuilt from the run's packed checkpoint and timed on a frame."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from hydra.utils import get_object
 from rich.console import Console
 from torch import nn
 
@@ -91,7 +93,10 @@ def trained_model(record: Record, store: Store) -> nn.Module:
 def _input_shape(record: Record) -> tuple[int, ...]:
     if record.input_shape is not None:
         return record.input_shape
-    shape: tuple[int, ...] = built(record.config["data"]).input_shape
+    settings = dict(record.config["data"])
+    if "root" in inspect.signature(get_object(settings["_target_"])).parameters:
+        settings["root"] = None  # where the data lie is no part of a run's identity
+    shape: tuple[int, ...] = built(settings).input_shape
     return shape
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def readable_errors() -> Iterator[None]:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("ESPALIER_DEBUG"):
             raise
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         errors.print("stopped; finished runs are kept, and the same command goes on from the last epoch.")
@@ -76,24 +77,27 @@ def papers_grid(found: Iterable["PaperSummary"]) -> Grid:
 def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
     """Yield a line a claim, and one with the reason where it does not hold."""
     for verdict in verdicts:
-        yield f"[bold]{verdict.id}[/] [{COLOURS[verdict.verdict]}]{verdict.verdict}[/]  {verdict.statement}"
+        yield f"[bold]{verdict.id}[/] [{COLOURS[verdict.verdict]}]{verdict.verdict}[/]  {escape(verdict.statement)}"
         if verdict.reason:
-            yield f"    [dim]{verdict.reason}[/]"
+            yield f"    [dim]{escape(verdict.reason)}[/]"
 
 
 def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
     """Yield one line a cell, and what the mark of stale runs means where it stands."""
     from espalier.tables.export import STALE_LEGEND, STALE_MARK  # noqa: PLC0415
+    from espalier.tables.published import table  # noqa: PLC0415
 
-    every = list(cells)
+    every, columns = list(cells), table(name).columns
     grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
     for column in grid.columns:
         column.overflow = "fold"
     for cell in every:
+        unit, measured = columns[cell.column].unit, columns[cell.column].kind == "measured"
+        setting = f"\n{cell.device}" if measured and cell.device else ""  # a time without its setting says nothing
         grid.add_row(
             cell.row,
-            cell.column,
-            "" if cell.published is None else str(cell.published),
+            escape(f"{cell.column} ({unit}){setting}" if unit else cell.column + setting),
+            "" if cell.published is None else escape(str(cell.published)),
             cell.provenance or "",
             _spread(cell.shipped_mean, cell.shipped_std),
             _spread(cell.ours_mean, cell.ours_std) + (STALE_MARK if cell.stale else ""),
@@ -106,10 +110,10 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
 
 def layout_grid(name: str, form: "PrintedGrid") -> Grid:
     """Return a table in the form its paper prints, one line a row of it."""
-    grid = Grid(form.corner, *(f"{title}\n{part}" for title, part in form.heads), title=name)
+    grid = Grid(escape(form.corner), *(escape(f"{title}\n{part}") for title, part in form.heads), title=name)
     grid.columns[0].no_wrap = True
     for row, texts in form.rows:
-        grid.add_row(row, *texts)
+        grid.add_row(escape(row), *map(escape, texts))
     return grid
 
 
@@ -129,7 +133,7 @@ def record_grid(record: "Record") -> Grid:
     grid.columns[1].overflow = "fold"
     facts = record.model_dump(mode="json", exclude={"series", "config", "metrics", "paper", "table", "row", "scale", "seed"})
     for key, value in facts.items():
-        grid.add_row(key, ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value))
+        grid.add_row(key, escape(", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else str(value)))
     grid.add_section()
     for key, value in record.metrics.items():
         grid.add_row(key, _spread(value, None))
@@ -140,7 +144,7 @@ def differences_grid(found: Iterable["Difference"]) -> Grid:
     """Return one line a difference."""
     grid = Grid("key", "first", "second")
     for difference in found:
-        grid.add_row(difference.key, str(difference.first), str(difference.second))
+        grid.add_row(difference.key, escape(str(difference.first)), escape(str(difference.second)))
     return grid
 
 

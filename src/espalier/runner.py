@@ -73,8 +73,11 @@ def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str]
     """Compose one row.
 
     Raises:
-        ValueError: A name or key does not exist, or the data set of the scale is not on this machine.
+        ValueError: A name or key does not exist, the data set of the scale is not on this machine, or an override names row, scale or seed
+            again.
     """
+    if again := [word for word in overrides if word.partition("=")[0].lstrip("+~") in ("row", "scale", "seed")]:
+        raise ValueError(f"{again[0]} would file the run where its data were not chosen for; give row, scale and seed by themselves.")
     register_rows(name, scale)
     return job_of(resolved(composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])))
 
@@ -83,6 +86,7 @@ def job_of(config: dict[str, Any]) -> Job:
     """Return the job that a resolved config describes."""
     data = _data(digest(config["data"]), config["data"])
     identity = identity_of(config, data.fingerprint)
+    register_rows(f"{config['paper']}/{config['table']}", config["scale"])
     plain = resolved(
         composed(f"{config['paper']}/{config['table']}", [f"row={config['row']}", f"scale={config['scale']}", f"seed={config['seed']}"])
     )
@@ -126,16 +130,14 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
         torch.set_num_threads(job.config["num_threads"])
         with _tracker(job, folder) as tracker:
             listeners = [listen for listen in (on_epoch, None if tracker is None else tracker.log) if listen is not None]
-            record, model, packed = _made(job, store, command, listeners)
+            record, packed = _made(job, store, command, listeners)
             if tracker is not None:
                 tracker.summarise(record, packed)
-    assert record.checkpoint is not None
-    store.add_measurement(job.name, time_eager(job, model, record.checkpoint))
     return record
 
 
-def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) -> tuple[Record, nn.Module, PackReport]:
-    """Run the steps, take the figures, file the record; return it with the final network and the bytes of its checkpoint."""
+def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) -> tuple[Record, PackReport]:
+    """Run the steps, take the figures, time the network, file the record last; return it with the bytes of its checkpoint."""
     started, clock = datetime.now(UTC), time.monotonic()
 
     def tell(progress: int, figures: dict[str, float]) -> None:
@@ -167,8 +169,9 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
         started=started.isoformat(timespec="seconds"),
         duration_s=round(time.monotonic() - clock, 3),
     )
-    store.add(record)
-    return record, model, packed
+    store.add_measurement(job.name, time_eager(job, model, packed.digest))
+    store.add(record)  # whoever finds the record finds its measurement
+    return record, packed
 
 
 def _tracker(job: Job, folder: Path) -> AbstractContextManager[WandbRun | None]:

@@ -56,9 +56,11 @@ def run(
     """
     place, rerun = store or Store(), checked_rerun(rerun)
     published = register_rows(name, scale)
-    wanted = [
-        (row, seed) for row in rows or published.runnable for seed in (seeds if seeds is not None else published.seeds_of(row, scale))
-    ]
+    for given, what in ((rows, "rows"), (seeds, "seeds")):
+        if given is not None and not given:
+            raise ValueError(f"{what}=[] names nothing to run of {name}; leave it out for all, or name some.")
+    chosen = published.runnable if rows is None else rows
+    wanted = [(row, seed) for row in chosen for seed in (published.seeds_of(row, scale) if seeds is None else seeds)]
     jobs = [plan(name, row=row, scale=scale, seed=seed, overrides=overrides) for row, seed in wanted]
     found = [place.find(job.name) for job in jobs]
     stale = [record is not None and is_stale(record) for record in found]
@@ -119,48 +121,78 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
     tables = {scale: register_rows(name, scale) for scale in scales}
     rerun = checked_rerun(_value(overrides, "rerun"))
     records: list[Record] = []
+    by_hydra = any(word in HYDRA_FLAGS for word in overrides)
+    if by_hydra and states is not None:
+        raise ValueError("--states lists the runs of this process; Hydra's flags hand them to its launchers. Leave one of both out.")
     for scale, published in tables.items():
-        if any(word in HYDRA_FLAGS for word in overrides):
+        if by_hydra:
             register_rows(name, scale)  # each scale has its own data
             _hand_over(name, [word for word in overrides if not word.startswith("scale=")] + [f"scale={scale}"])
             continue
         rest = [word for word in overrides if word.partition("=")[0] not in OWN_WORDS]
-        rows, seeds = _choices(overrides, "row", list(published.runnable)), _choices(overrides, "seed", [])
+        rows, seeds = _choices(overrides, "row", list(published.runnable)), _seeds(overrides)
         for row in rows or []:
             published.row(row)
-        if (_value(overrides, "dry_run") or "false").lower() == "true":
+        if _truth(overrides, "dry_run"):
             for row in rows or list(published.runnable):
-                _dry_run(name, row, scale, rest, console or Console())
+                for seed in seeds or [0]:
+                    _dry_run(name, row, scale, seed, rest, console or Console())
             continue
-        numbers = None if seeds is None else list(map(int, seeds))
-        records += run(name, rows=rows, scale=scale, seeds=numbers, overrides=rest, rerun=rerun, console=console)
+        records += run(name, rows=rows, scale=scale, seeds=seeds, overrides=rest, rerun=rerun, console=console)
     if states is not None:
         write_over(states, json.dumps({record.name: "done" for record in records}, indent=1) + "\n")
     return records
 
 
 def _value(overrides: Sequence[str], key: str) -> str | None:
-    return next((word.partition("=")[2] for word in overrides if word.partition("=")[0] == key), None)
+    """Return what follows ``key=``; None where the key is not given.
+
+    Raises:
+        ValueError: It is given twice.
+    """
+    values = [word.partition("=")[2] for word in overrides if word.partition("=")[0] == key]
+    if len(values) > 1:
+        raise ValueError(f"{key}= is given {len(values)} times ({', '.join(values)}); write one list, {key}={','.join(values)}.")
+    return values[0] if values else None
+
+
+def _truth(overrides: Sequence[str], key: str) -> bool:
+    value = (_value(overrides, key) or "false").lower()
+    if value not in ("true", "false"):
+        raise ValueError(f"{key}={value} is neither true nor false.")
+    return value == "true"
+
+
+def _seeds(overrides: Sequence[str]) -> list[int] | None:
+    chosen = _choices(overrides, "seed", [])
+    if wrong := [seed for seed in chosen or [] if not re.fullmatch(r"\d+", seed)]:
+        raise ValueError(f"seed={wrong[0]} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
+    return None if chosen is None else list(map(int, chosen))
 
 
 def _choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:
-    """Return what ``key=a,b`` or ``key=glob(*)`` names; None where the key is not given."""
-    words = [word for word in overrides if word.partition("=")[0] == key]
-    if not words:
+    """Return what ``key=a,b`` or ``key=glob(*)`` names; None where the key is not given.
+
+    Raises:
+        ValueError: It is given twice, or a glob matches none of the options; the message lists them.
+    """
+    if (text := _value(overrides, key)) is None:
         return None
-    parsed = OverridesParser.create().parse_override(words[0])
+    parsed = OverridesParser.create().parse_override(f"{key}={text}")
     if not parsed.is_sweep_override():
         return [str(parsed.value())]
     value: Any = parsed.value()
-    if hasattr(value, "filter"):
-        return list(value.filter(list(options)))
-    return [str(choice) for choice in parsed.sweep_iterator()]
+    if not hasattr(value, "filter"):
+        return [str(choice) for choice in parsed.sweep_iterator()]
+    if not (found := list(value.filter(list(options)))):
+        raise ValueError(f"{key}={text} matches none of {', '.join(options) or 'the numbers it stands for; name them'}.")
+    return found
 
 
-def _dry_run(name: str, row: str, scale: str, overrides: Sequence[str], console: Console) -> None:
+def _dry_run(name: str, row: str, scale: str, seed: int, overrides: Sequence[str], console: Console) -> None:
     from espalier.dry_run import outline  # noqa: PLC0415
 
-    console.print(outline(plan(name, row=row, scale=scale, seed=0, overrides=overrides)))
+    console.print(outline(plan(name, row=row, scale=scale, seed=seed, overrides=overrides)))
 
 
 def _hand_over(name: str, overrides: Sequence[str]) -> None:

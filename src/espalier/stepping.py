@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from filelock import FileLock
@@ -109,11 +109,12 @@ def _step(config: Mapping[str, Any], name: str, earlier: Mapping[str, Path]) -> 
     """
     function = get_object(config["_target_"])
     knobs = {key: value for key, value in config.items() if key != "_target_"}
-    known = dict(list(inspect.signature(function).parameters.items())[2:])
-    if wrong := sorted(knobs.keys() ^ known.keys()):
+    known = list(inspect.signature(function).parameters)[2:]
+    if wrong := sorted(knobs.keys() ^ set(known)):
         raise ValueError(f"step '{name}' takes {', '.join(known)}; {', '.join(wrong)} is missing or not known.")
+    hints = get_type_hints(function)
     arguments = {
-        key: _earlier(value, f"step '{name}': {key}", earlier) if known[key].annotation is State else _argument(key, value)
+        key: _earlier(value, f"step '{name}': {key}", earlier) if hints.get(key) is State else _argument(key, value)
         for key, value in knobs.items()
     }
     return lambda state, context: function(state, context, **arguments)

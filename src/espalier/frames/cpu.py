@@ -38,6 +38,10 @@ class Cpu:
     num_warmup: int
     num_runs: int
 
+    def __post_init__(self) -> None:
+        if min(self.num_threads, self.batch_size) < 1 or self.num_warmup < 0 or self.num_runs < 2:
+            raise ValueError(f"{self} cannot time anything: threads and batch start at 1, num_warmup at 0, num_runs at 2 (percentiles).")
+
     def measure(self, model: nn.Module, example: Tensor, *, checkpoint: str, weights: Literal["trained", "random"]) -> Measurement:
         """Return p10, p50 and p90 of one forward pass.
 

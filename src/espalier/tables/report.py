@@ -145,14 +145,16 @@ def _texts(table: Table, cell: Cell) -> dict[str, Any]:
         "num_yours": len(cell.seeds),
         "shipped": rerun(cell.shipped_mean, cell.shipped_std),
         "num_shipped": cell.shipped_n,
+        "setting": cell.device if column.kind == "measured" else "",
         "only_published": (cell.ours_mean, cell.shipped_mean) == (None, None),
     }
 
 
 def _charts(table: Table, scale: str, cells: Sequence[Cell], shown: Sequence[Record]) -> list[tuple[str, str]]:
     """Return (title, SVG) of each chart; curves are those of the lowest seed of each row."""
-    first_seed = min((record.seed for record in shown), default=0)
-    curves = [record for record in shown if record.seed == first_seed and not record.variant]
+    plain = [record for record in shown if not record.variant]
+    first_seed = min((record.seed for record in plain), default=0)
+    curves = [record for record in plain if record.seed == first_seed]
     charts = [("Accuracy against rate", against_rate_svg(table, cells))]
     for name, label in CURVES:
         drawn = series_svgs(curves, name, label)

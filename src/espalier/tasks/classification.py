@@ -110,8 +110,9 @@ class Classification(pl.LightningModule):
         if (step := int(self.bad_step)) >= 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise NonFiniteLossError(
-                f"the training loss is not finite at step {step} of epoch {self.current_epoch} (learning rate {rate:g}). Lower the rate or "
-                "set trainer.gradient_clip_val; the checkpoint of the epoch before is kept."
+                f"the training loss is not finite at step {step} of epoch {self.current_epoch} (learning rate {rate:g}). Lower the rate "
+                "(this step starts anew, those before it are kept) or set trainer.gradient_clip_val (every step starts anew); "
+                "the checkpoint of the epoch before is kept."
             )
 
     def _sum(self, name: str, value: Tensor, count: int) -> None:
