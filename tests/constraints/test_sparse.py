@@ -67,3 +67,11 @@ def test_state_round_trip_and_mismatch() -> None:
     assert constraint.rate == 4
     with pytest.raises(ValueError, match="the checkpoint holds structure 'filter', this run asks for 'column'; start anew"):
         Sparse(COLUMN, 4).load_state_dict(state)
+
+
+def test_an_unknown_score_is_refused_and_the_state_holds_it_only_where_it_is_not_the_default() -> None:
+    with pytest.raises(ValueError, match=r"score='l1' ranks no groups; take energy .* or rms"):
+        Sparse(FILTER, 2, score="l1")
+    assert Sparse(FILTER, 2).state_dict() == {"kind": "sparse", "structure": "filter", "rate": 2.0}
+    with pytest.raises(ValueError, match="the checkpoint holds score 'rms', this run asks for 'None'; start anew"):
+        Sparse(FILTER, 2).load_state_dict(Sparse(FILTER, 2, score="rms").state_dict())

@@ -119,3 +119,54 @@ def test_names() -> None:
     assert all(structure(name) is entry and entry.name == name and entry.source for name, entry in STRUCTURES.items())
     with pytest.raises(ValueError, match=r"no structure is called 'filtre'; nearest: filter"):
         structure("filtre")
+
+
+def test_labels_read_back() -> None:
+    assert [entry.label for entry in STRUCTURES.values() if entry.blocks] == [
+        "block_column 16",
+        "block_row 8x32",
+        "block_punched 8x4",
+        "kgs 8x4",
+        "vanilla 8x4",
+    ]
+    assert all(structure(entry.label) == entry for entry in STRUCTURES.values())
+    assert structure("block_punched 16x2").blocks == structure("block_punched", [16, 2]).blocks == {"f": 16, "c": 2}
+    assert FILTER.label == "filter"
+
+
+@pytest.mark.parametrize("blocks", [[], [4], [4, 0], [4, 4, 4]], ids=str)
+def test_block_sizes_that_do_not_fit_are_refused(blocks: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"do not fit 'kgs'; it takes 2 sizes of 1 or more, by default \[8, 4\]"):
+        structure("kgs", blocks)
+    with pytest.raises(ValueError, match="no structure is called 'kgs 4xx'; nearest: kgs"):
+        structure("kgs 4xx")
+
+
+def test_blocks_of_padding_alone_are_no_groups() -> None:
+    blocks = structure("block_row", [4, 2])  # 5 filters fill one block of 4 and a quarter of the next
+    assert blocks.num_groups((5, 6)) == 15
+    assert blocks.groups((5, 6)).shape == (15, 2)
+    assert blocks.mask((5, 6), torch.arange(15) >= 12).nonzero().tolist() == [[4, column] for column in range(6)]
+    with pytest.raises(ValueError, match="cannot keep 16 of 15 groups"):
+        blocks.project(torch.ones(5, 6), 16)
+
+
+@pytest.mark.parametrize("grouping", STRUCTURES.values(), ids=lambda grouping: grouping.name)
+def test_index_sizes_scores_and_mask_agree(grouping: Structure) -> None:
+    shape = (10, 6, 3, 3)
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    index = grouping.groups(shape)
+    padded = torch.cat([weight.flatten(), torch.zeros(1)])
+    assert torch.allclose(grouping.scores(weight), padded[index].square().sum(1))
+    assert grouping.sizes(shape).tolist() == (index < weight.numel()).sum(1).tolist()
+    kept = torch.arange(len(index)) % 3 == 0
+    mask = torch.zeros(weight.numel() + 1, dtype=torch.bool).index_fill(0, index[kept].flatten(), True)[:-1].view(shape)
+    assert torch.equal(grouping.mask(shape, kept), mask)
+
+
+def test_a_view_may_move_axes() -> None:
+    swapped = Structure("swapped", "(i r) ... -> (i ...) r", {"r": 2}, "input channels in blocks", view="f c ... -> c f ...")
+    weight = torch.arange(1.0, 13.0).view(2, 3, 2)
+    kept = swapped.project(weight, 1)
+    assert kept.nonzero().tolist() == [[1, 0, 1], [1, 1, 1]]  # input channels 0 and 1 of the second filter
+    assert torch.equal(swapped.project(kept, 1), kept)

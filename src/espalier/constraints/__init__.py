@@ -1,33 +1,71 @@
 """What a weight may be: sets of admissible weights with their Euclidean projections."""
 
 from espalier.constraints.assignment import Assignment, prunable
+from espalier.constraints.budget import Budget
+from espalier.constraints.choosing import largest
 from espalier.constraints.constraint import Constraint, Target, Weights
+from espalier.constraints.filter_column import FilterColumn
 from espalier.constraints.frozen import Frozen, Pinned, Support, as_frozen, frozen_from_state
+from espalier.constraints.global_sparse import GlobalSparse
 from espalier.constraints.inside import Inside
+from espalier.constraints.kernels import BalancedKernels
 from espalier.constraints.levels import Binary, Codebook, LevelSet, PowerOfTwo, UniformLevels, alternate, nearest_level
+from espalier.constraints.nm import NM
+from espalier.constraints.patterns import Library, PatternKernels, Patterns, library
 from espalier.constraints.rates import RateFile, assign, read_rate_file
 from espalier.constraints.sparse import Sparse
-from espalier.constraints.structures import CHANNEL, COLUMN, FILTER, STRUCTURES, UNSTRUCTURED, Structure, largest, structure
+from espalier.constraints.structures import (
+    BLOCK_COLUMN,
+    BLOCK_PUNCHED,
+    BLOCK_ROW,
+    CHANNEL,
+    COLUMN,
+    FILTER,
+    KERNEL,
+    KGS,
+    STRUCTURES,
+    UNSTRUCTURED,
+    VANILLA,
+    Structure,
+    structure,
+)
+from espalier.constraints.support_set import Rated, SupportSet
 
 __all__ = [
+    "BLOCK_COLUMN",
+    "BLOCK_PUNCHED",
+    "BLOCK_ROW",
     "CHANNEL",
     "COLUMN",
     "FILTER",
+    "KERNEL",
+    "KGS",
+    "NM",
     "STRUCTURES",
     "UNSTRUCTURED",
+    "VANILLA",
     "Assignment",
+    "BalancedKernels",
     "Binary",
+    "Budget",
     "Codebook",
     "Constraint",
+    "FilterColumn",
     "Frozen",
+    "GlobalSparse",
     "Inside",
     "LevelSet",
+    "Library",
+    "PatternKernels",
+    "Patterns",
     "Pinned",
     "PowerOfTwo",
     "RateFile",
+    "Rated",
     "Sparse",
     "Structure",
     "Support",
+    "SupportSet",
     "Target",
     "UniformLevels",
     "Weights",
@@ -36,6 +74,7 @@ __all__ = [
     "assign",
     "frozen_from_state",
     "largest",
+    "library",
     "nearest_level",
     "prunable",
     "read_rate_file",

@@ -1,70 +1,94 @@
 """``Sparse(structure, rate)``: at most 1/rate of the groups of each target are not zero."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
+from espalier.constraints.choosing import largest
 from espalier.constraints.constraint import Target, Weights
-from espalier.constraints.frozen import Support
-from espalier.constraints.structures import Structure, largest
+from espalier.constraints.structures import Structure
+from espalier.constraints.support_set import Shapes, SupportSet
 
 
-class Sparse:
+@final
+class Sparse(SupportSet):
     """Tensors with at most ``G / rate`` non-zero groups (round half up, at least one), ``G`` the number of groups of the target.
 
     Args:
         structure: The grouping.
         rate: All groups / kept groups, at least 1.
+        score: What ranks the groups: ``energy``, their sum of squares, which gives the exact projection; or ``rms``, the mean over the
+            weights a group really has (blk-rew). They differ only where blocks are padded; there ``rms`` keeps small but dense edge groups.
 
     Raises:
-        ValueError: ``rate`` is below 1 or not finite.
+        ValueError: ``rate`` is below 1 or not finite, or the score is unknown.
     """
 
-    entrywise: ClassVar[bool] = False
+    kind: ClassVar[str] = "sparse"
 
-    def __init__(self, structure: Structure, rate: float) -> None:
-        if not (math.isfinite(rate) and rate >= 1):
-            raise ValueError(
-                f"rate={rate} is not a pruning rate; it is all / kept and starts at 1 (rate=4 keeps a quarter, sparsity 0.75)."
-            )
+    def __init__(self, structure: Structure, rate: float, score: str = "energy") -> None:
+        if score not in ("energy", "rms"):
+            raise ValueError(f"score='{score}' ranks no groups; take energy (the exact projection) or rms (mean over a group's weights).")
         self.structure = structure
-        self.rate = float(rate)
+        self.rate = checked_rate(rate)
+        self.score = score
+
+    @property
+    def label(self) -> str:
+        return self.structure.label
 
     def count(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return ``(kept groups, groups)`` of a weight of that shape."""
         num_groups = self.structure.num_groups(shape)
-        return max(1, math.floor(num_groups / self.rate + 0.5)), num_groups
+        return kept_of(num_groups, self.rate), num_groups
 
     def kept(self, mask: Tensor) -> int:
         """Return how many groups of a weight have a member where ``mask`` is True."""
         return int(self.structure.scores(mask.float()).count_nonzero())
 
-    def project(self, weights: Weights) -> dict[Target, Tensor]:
-        """Return the nearest tensors with few enough non-zero groups, target by target; exact, ties keep the lower index."""
-        return {target: self.structure.project(weight, self.count(weight.shape)[0]) for target, weight in weights.items()}
+    def weights_kept(self, shape: Sequence[int]) -> float:
+        """Return how many weights are kept of such a tensor; where edge groups are smaller, the mean."""
+        kept, num_groups = self.count(shape)
+        return math.prod(shape) * kept / num_groups
 
-    def freeze(self, weights: Weights) -> Support:
-        """Return the support that the projection of ``weights`` keeps; a kept weight that is zero stays in it."""
-        masks = {}
-        for target, weight in weights.items():
-            kept_G = largest(self.structure.scores(weight), self.count(weight.shape)[0])
-            masks[target] = self.structure.mask(weight.shape, kept_G)
-        return Support(masks, self.structure.name)
+    def max_rate(self, shape: Sequence[int]) -> float:
+        """Return the largest rate that does not round to nothing."""
+        return 2.0 * self.structure.num_groups(shape)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the rate and the structure's name."""
-        return {"kind": "sparse", "structure": self.structure.name, "rate": self.rate}
+    def check(self, shapes: Shapes) -> None:
+        for shape in shapes.values():
+            if self.structure.num_groups(shape) == 1 and self.rate > 1:
+                raise ValueError(
+                    f"shape {tuple(shape)} is a single group of structure '{self.label}', which rate {self.rate:g} cannot thin out; "
+                    "name the layer in constraint.skip or take another structure."
+                )
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that the state is of the same structure and take its rate.
+    def masks(self, weights: Weights) -> dict[Target, Tensor]:
+        return {target: self._mask(weight) for target, weight in weights.items()}
 
-        Raises:
-            ValueError: The state was made with another structure.
-        """
-        if state["structure"] != self.structure.name:
-            raise ValueError(
-                f"the checkpoint holds structure '{state['structure']}', this run asks for '{self.structure.name}'; start anew."
-            )
-        self.rate = float(state["rate"])
+    def knobs(self) -> dict[str, Any]:
+        return {"structure": self.label, "rate": self.rate} | ({} if self.score == "energy" else {"score": self.score})
+
+    def _mask(self, weight: Tensor) -> Tensor:
+        score_G = self.structure.scores(weight)
+        if self.score == "rms":
+            score_G = score_G / self.structure.sizes(weight.shape).to(score_G)
+        return self.structure.mask(weight.shape, largest(score_G, self.count(weight.shape)[0]))
+
+
+def checked_rate(rate: float) -> float:
+    """Return the rate as a float.
+
+    Raises:
+        ValueError: It is below 1 or not finite.
+    """
+    if not (math.isfinite(rate) and rate >= 1):
+        raise ValueError(f"rate={rate} is not a pruning rate; it is all / kept and starts at 1 (rate=4 keeps a quarter, sparsity 0.75).")
+    return float(rate)
+
+
+def kept_of(num_groups: int, rate: float) -> int:
+    """Return how many of that many groups a rate keeps: round half up, at least one."""
+    return max(1, math.floor(num_groups / rate + 0.5))
