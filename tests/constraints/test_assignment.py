@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from espalier.constraints import UNSTRUCTURED, Assignment, Binary, Sparse, Support, Target, UniformLevels, prunable
+from espalier.constraints import UNSTRUCTURED, Assignment, Binary, GlobalSparse, Sparse, Support, Target, UniformLevels, prunable
 
 FIRST, LAST = Target("0.weight"), Target("2.weight")
 
@@ -102,3 +102,33 @@ def test_prunable_weights() -> None:
     tied[1].weight = tied[0].weight
     assert prunable(tied) == ["0.weight"]
     assert prunable(nn.Linear(2, 2)) == ["weight"]
+
+
+def test_targets_that_share_weights_are_refused() -> None:
+    gate = Target("0.weight", 0, 0, 2)
+    with pytest.raises(ValueError, match=r"0\.weight\[0:0:2\] and 0\.weight share weights; .* take the whole or disjoint slices"):
+        Assignment([((FIRST,), Binary()), ((gate,), Binary())])
+    assert Assignment([((gate,), Binary()), ((Target("0.weight", 0, 2, 4),), Binary())]).targets[0] == gate
+    frozen = Assignment([((FIRST,), Binary())]).freeze({FIRST: torch.randn(5, 6)})
+    with pytest.raises(ValueError, match=r"an earlier step froze 0\.weight, this one takes 0\.weight\[0:0:2\]; constrain the same targets"):
+        Assignment([((gate,), Binary())]).within(frozen)
+
+
+def test_a_set_over_all_layers_goes_inside_sets_that_were_frozen_one_by_one() -> None:
+    weights = {FIRST: torch.randn(5, 6), LAST: torch.randn(4, 5)}
+    pruned, levels = Sparse(UNSTRUCTURED, 2), Binary()
+    for first, last in ((pruned, pruned), (pruned, levels), (levels, levels)):
+        frozen = Assignment([((FIRST,), first), ((LAST,), last)]).freeze(weights)
+        inside = Assignment([((FIRST, LAST), GlobalSparse(UNSTRUCTURED, 4))]).within(frozen)
+        assert frozen.outside(inside.project(weights)) == 0
+
+
+def test_what_a_newer_step_leaves_alone_stays_held() -> None:
+    weights = {FIRST: torch.randn(5, 6), LAST: torch.randn(4, 5)}
+    frozen = Assignment([((FIRST, LAST), GlobalSparse(UNSTRUCTURED, 4))]).freeze(weights)
+    newer = Assignment([((FIRST,), Binary())]).within(frozen).freeze({FIRST: weights[FIRST]})
+    merged = frozen.merged(newer)
+    assert set(merged.targets) == {FIRST, LAST}
+    held = merged.project(weights)
+    assert frozen.outside(held) == 0
+    assert torch.equal(held[LAST], frozen.project(weights)[LAST])

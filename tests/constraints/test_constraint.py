@@ -46,3 +46,18 @@ def test_a_slice_without_its_ends_says_so() -> None:
 
 def test_the_sets_are_constraints() -> None:
     assert isinstance(Binary(), Constraint)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "overlap"),
+    [
+        (Target("a"), Target("b"), False),
+        (Target("a"), Target("a", 0, 0, 2), True),
+        (Target("a", 0, 0, 2), Target("a", 0, 2, 4), False),
+        (Target("a", 0, 0, 3), Target("a", 0, 2, 4), True),
+        (Target("a", 0, 0, 2), Target("a", 1, 2, 4), True),
+    ],
+    ids=str,
+)
+def test_targets_overlap_where_they_share_weights(first: Target, second: Target, overlap: bool) -> None:
+    assert first.overlaps(second) == second.overlaps(first) == overlap

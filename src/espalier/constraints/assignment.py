@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from espalier.constraints.constraint import Constraint, Target, Weights
-from espalier.constraints.frozen import as_frozen, frozen_from_state
+from espalier.constraints.frozen import as_frozen, frozen_from_state, joined
 from espalier.constraints.inside import Inside
 
 Part = tuple[tuple[Target, ...], Constraint]
@@ -20,7 +20,7 @@ class Assignment:
         parts: Pairs of the targets and the set they share.
 
     Raises:
-        ValueError: A target is assigned twice.
+        ValueError: A target is assigned twice, or two targets share weights.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -28,6 +28,12 @@ class Assignment:
         self.targets = tuple(target for targets, _ in self.parts for target in targets)
         if twice := sorted({str(target) for target in self.targets if self.targets.count(target) > 1}):
             raise ValueError(f"{', '.join(twice)} is assigned twice; a weight lies in one set.")
+        by_parameter: dict[str, list[Target]] = {}
+        for target in self.targets:
+            others = by_parameter.setdefault(target.parameter, [])
+            if shared := [other for other in others if target.overlaps(other)]:
+                raise ValueError(f"{target} and {shared[0]} share weights; a weight lies in one set, so take the whole or disjoint slices.")
+            others.append(target)
 
     def read(self, model: nn.Module) -> dict[Target, Tensor]:
         """Return copies of the targeted weights.
@@ -67,25 +73,32 @@ class Assignment:
         return sum(as_frozen(constraint).outside(given) for given, constraint in self._split(weights))
 
     def within(self, frozen: "Assignment | None") -> "Assignment":
-        """Return this assignment inside what earlier steps froze, target by target."""
+        """Return this assignment inside what earlier steps froze, target by target.
+
+        Raises:
+            ValueError: An earlier step froze only some targets of a set, or another slice of a parameter.
+        """
         if frozen is None:
             return self
         held = {target: constraint for targets, constraint in frozen.parts for target in targets}
         parts: list[Part] = []
         for targets, constraint in self.parts:
+            for target in targets:
+                if target not in held and (crossed := [other for other in held if other.overlaps(target)]):
+                    raise ValueError(f"an earlier step froze {crossed[0]}, this one takes {target}; constrain the same targets in both.")
             if shared := [target for target in targets if target in held]:
-                if len(shared) != len(targets) or len({id(held[target]) for target in shared}) > 1:
+                if len(shared) != len(targets):
                     raise ValueError(
                         f"{', '.join(map(str, targets))} share a set of which an earlier step froze only a part; give each a set."
                     )
-                constraint = Inside(as_frozen(held[shared[0]]), constraint)
+                constraint = Inside(joined({target: as_frozen(held[target]) for target in targets}), constraint)
             parts.append((targets, constraint))
         return Assignment(parts)
 
     def merged(self, newer: "Assignment") -> "Assignment":
         """Return this frozen assignment with the targets of ``newer`` taken from there: all that must hold after ``newer`` was frozen."""
-        kept = [(targets, constraint) for targets, constraint in self.parts if not set(targets) & set(newer.targets)]
-        return Assignment([*kept, *newer.parts])
+        kept = [(tuple(target for target in targets if target not in newer.targets), constraint) for targets, constraint in self.parts]
+        return Assignment([*((targets, constraint) for targets, constraint in kept if targets), *newer.parts])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts."""

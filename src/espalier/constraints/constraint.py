@@ -43,6 +43,14 @@ class Target:
         start, stop = (None if match[key] == "None" else int(match[key]) for key in ("start", "stop"))
         return cls(match["parameter"], int(match["axis"]), start, stop)
 
+    def overlaps(self, other: "Target") -> bool:
+        """Return whether the two have a weight in common; slices along different axes cross."""
+        if self.parameter != other.parameter:
+            return False
+        if self.axis is None or self.axis != other.axis or None in (self.start, self.stop, other.start, other.stop):
+            return True
+        return max(self.start or 0, other.start or 0) < min(self.stop or 0, other.stop or 0)
+
     def view(self, model: nn.Module) -> Tensor:
         """Return the targeted part of the live parameter, sharing its memory."""
         parameter = model.get_parameter(self.parameter).detach()

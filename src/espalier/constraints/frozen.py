@@ -130,6 +130,21 @@ def as_frozen(constraint: Constraint) -> Frozen:
     return constraint
 
 
+def joined(parts: Mapping[Target, Frozen]) -> Frozen:
+    """Return one frozen set over all the targets, from the set that holds each; their own set where it is the same one."""
+    sets = [*parts.values()]
+    if all(held is sets[0] for held in sets):
+        return sets[0]
+    if all(isinstance(held, Support) for held in sets):
+        names = sorted({held.structure for held in sets if isinstance(held, Support)})
+        return Support({target: held.free(target) for target, held in parts.items()}, " + ".join(names))
+    pinned = {target: ~held.free(target) for target, held in parts.items()}
+    values = {
+        target: held.values[target] if isinstance(held, Pinned) else torch.zeros(pinned[target].shape) for target, held in parts.items()
+    }
+    return Pinned(values, pinned)
+
+
 def _fitting(tensors: dict[Target, Tensor], target: Target, weight: Tensor) -> Tensor:
     if target not in tensors:
         raise ValueError(f"the frozen set holds nothing for {target}; it has {', '.join(map(str, tensors))}.")
