@@ -1,5 +1,6 @@
 """What a weight may be: sets of admissible weights with their Euclidean projections."""
 
+from espalier.constraints.assigning import assign
 from espalier.constraints.assignment import Assignment, prunable
 from espalier.constraints.budget import Budget
 from espalier.constraints.choosing import largest
@@ -12,7 +13,7 @@ from espalier.constraints.kernels import BalancedKernels
 from espalier.constraints.levels import Binary, Codebook, LevelSet, PowerOfTwo, UniformLevels, alternate, nearest_level
 from espalier.constraints.nm import NM
 from espalier.constraints.patterns import Library, PatternKernels, Patterns, library
-from espalier.constraints.rates import RateFile, assign, read_rate_file
+from espalier.constraints.rates import RateFile, read_rate_file
 from espalier.constraints.sparse import Sparse
 from espalier.constraints.structures import (
     BLOCK_COLUMN,

@@ -1,20 +1,17 @@
-"""``assign``: from a model, globs and rates to an ``Assignment``; and the papers' rate files."""
+"""Rates of layers: the papers' rate files, and the one layer rate that brings a whole model to a rate."""
 
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from torch import nn
 
-from espalier.constraints.assignment import Assignment, Part, prunable
-from espalier.constraints.constraint import Constraint, Target
-from espalier.constraints.sparse import Sparse
+from espalier.constraints.support_set import Rated
+
+RateOf = Literal["groups", "weights", "macs", "bytes"]
 
 
 class RateFile(BaseModel):
@@ -76,113 +73,59 @@ def _refuse_repeated(node: yaml.Node | None, path: Path) -> None:
         _refuse_repeated(value, path)
 
 
-def matching(pattern: str, names: Sequence[str], key: str) -> list[str]:
-    """Return the parameters a glob means, by parameter name or by module name (``conv1`` is ``conv1.weight``).
+def rate_of_sparsity(sparsity: float) -> float:
+    """Return all / kept for a share of zeros, 0.9 -> 10 exactly.
 
     Raises:
-        ValueError: It means none; the message lists the nearest names.
+        ValueError: It is not in 0..1 (1 aside).
     """
-    found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)]
-    if not found:
-        near = difflib.get_close_matches(pattern, [*names, *(name.rpartition(".")[0] for name in names)], n=3, cutoff=0.3) or names
-        raise ValueError(f"{key}: '{pattern}' matches no linear, convolution or recurrent layer; nearest: {', '.join(near)}.")
-    return found
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"constraint.sparsity={sparsity} is not a share of zeros; it lies from 0 to below 1 (0.9 is rate 10).")
+    return float(1 / (1 - Fraction(str(float(sparsity)))))
 
 
-def assign(
-    model: nn.Module,
-    make: Callable[..., Constraint],
-    *,
-    rate: float | None = None,
-    rates: Mapping[str, float] | None = None,
-    kept: Mapping[str, int] | None = None,
-    include: Sequence[str] = ("*",),
-    skip: Sequence[str] = (),
-) -> Assignment:
-    """Give every chosen weight a constraint of its own.
+class Layer(NamedTuple):
+    """A layer whose rate is to be found."""
 
-    A glob means weights by their name or their module's (``conv1`` is ``conv1.weight``).
-    In ``rates`` and ``kept`` a full name beats a glob.
+    shape: tuple[int, ...]
+    cost: float  # of one weight
+
+
+def uniform_rate(rate: float, make: Callable[..., Rated], layers: Sequence[Layer], *, fixed: float, rest: float) -> float:
+    """Return the layer rate, one for all ``layers``, that brings the cost of a whole model to ``1 / rate``.
+
+    Layers keep whole groups, at least one each, so that the cost is met within one group a layer: of the two layer rates between which the
+    cost steps over the budget, the nearer is returned.
 
     Args:
-        model: The network.
-        make: Builds the set, ``make(rate=...)`` for sets that have a rate, such as ``partial(Sparse, FILTER)``, and ``make()`` for others.
-        rate: All / kept groups, for the layers that ``rates`` and ``kept`` do not name. None leaves those out.
-        rates: Glob -> rate.
-        kept: Glob -> weights to keep in each match, rounded to whole groups.
-        include: Globs of the layers that take part.
-        skip: Globs of the layers that do not.
+        rate: Cost of the dense model / cost of what is kept.
+        make: Builds the set of a layer, ``make(rate=...)``.
+        layers: The layers that take the layer rate.
+        fixed: Cost of what is kept elsewhere: dense layers, and layers with a rate of their own.
+        rest: Cost of these other layers when dense.
 
     Raises:
-        ValueError: A glob matches nothing, a layer has two rates or is named and skipped, a count is out of range, the set takes no rate
-            or lacks one, a layer does not fit the structure, or none is left.
+        ValueError: No layer rate gives it; the message says which rates can be had.
     """
-    names = prunable(model)
-    chosen = {name for pattern in include for name in matching(pattern, names, "constraint.include")}
-    chosen -= {name for pattern in skip for name in matching(pattern, names, "constraint.skip")}
-    layer_rates: dict[str, float | None]
-    if takes_rate(make):
-        layer_rates = {name: rate for name in names if name in chosen and rate is not None}
-        layer_rates |= _named_rates(model, names, chosen, rates or {}, kept or {})
-        if not layer_rates and chosen:
-            raise ValueError(f"{_name(make)} needs a rate; give constraint.rate, or constraint.rates, kept or rate_file by layer.")
-    elif rate is not None or rates or kept:
-        raise ValueError(f"{_name(make)} takes no rate, but rate={rate}, rates={rates}, kept={kept} are given; set them to null.")
-    else:
-        layer_rates = dict.fromkeys(chosen)
-    if not layer_rates:
-        raise ValueError(f"no layer is left to constrain: include={list(include)}, skip={list(skip)}; the model has {', '.join(names)}.")
-    return Assignment([_part(model, name, make, layer_rates[name]) for name in names if name in layer_rates])
 
+    def kept(inverse: float) -> float:
+        layer_set = make(rate=1 / inverse)
+        return fixed + sum(layer.cost * layer_set.weights_kept(layer.shape) for layer in layers)
 
-def takes_rate(make: Callable[..., Constraint]) -> bool:
-    """Return whether ``make`` builds a set that has a rate still to be given."""
-    given = make.keywords if isinstance(make, functools.partial) else {}
-    return "rate" in inspect.signature(make).parameters and "rate" not in given
-
-
-def _part(model: nn.Module, name: str, make: Callable[..., Constraint], rate: float | None) -> Part:
-    target, shape = Target(name), tuple(model.get_parameter(name).shape)
-    try:
-        constraint = make() if rate is None else make(rate=rate)
-        if isinstance(constraint, Sparse):
-            _, num_groups = constraint.count(shape)
-            if num_groups == 1 and constraint.rate > 1:
-                structure = constraint.structure.name
-                raise ValueError(
-                    f"shape {shape} is a single group of structure '{structure}', which rate {constraint.rate:g} cannot thin out; "
-                    "name the layer in constraint.skip or take another structure."
-                )
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    return (target,), constraint
-
-
-def _named_rates(
-    model: nn.Module, names: Sequence[str], chosen: set[str], rates: Mapping[str, float], kept: Mapping[str, int]
-) -> dict[str, float]:
-    found: dict[str, tuple[bool, str, float]] = {}  # layer -> whether by its full name, the entry's words, its rate
-    entries = [("constraint.rates", *entry) for entry in rates.items()] + [("constraint.kept", *entry) for entry in kept.items()]
-    for key, pattern, value in entries:
-        for name in matching(pattern, names, key):
-            if name not in chosen:
-                raise ValueError(f"{key}: '{pattern}' gives {name} a rate, but constraint.include and skip leave it out; drop one of both.")
-            exact = pattern in (name, name.rpartition(".")[0])
-            if name in found and found[name][0] == exact:
-                raise ValueError(f"{key}: '{pattern}' gives {name} a second rate after {found[name][1]}; name the layer once in full.")
-            if name not in found or exact:
-                found[name] = (exact, f"{key}: '{pattern}'", _rate(key, name, value, model.get_parameter(name).numel()))
-    return {name: rate for name, (_, _, rate) in found.items()}
-
-
-def _rate(key: str, name: str, value: float, size: int) -> float:
-    if key == "constraint.rates":
-        return float(value)
-    if not 1 <= value <= size:
-        raise ValueError(f"{key}: {name} has {size} weights, so {value} cannot be kept; give 1 to {size}.")
-    return size / value
-
-
-def _name(make: Callable[..., Constraint]) -> str:
-    made = make.func if isinstance(make, functools.partial) else make
-    return str(getattr(made, "__name__", made))
+    unpruned = make(rate=1.0)
+    steepest = max(unpruned.max_rate(layer.shape) for layer in layers)
+    total = rest + sum(layer.cost * math.prod(layer.shape) for layer in layers)
+    budget, low, high = total / rate, 1 / steepest, 1.0
+    if budget < kept(low) * (1 - 1e-9):
+        raise ValueError(
+            f"rate={rate:g} for the whole model cannot be had: dense layers, those with a rate of their own and one group in each of "
+            f"{len(layers)} layers are left; the largest possible is {total / kept(low):.6g}."
+        )
+    if budget > kept(high) * (1 + 1e-9):
+        raise ValueError(
+            f"rate={rate:g} for the whole model cannot be had: the set keeps no more even at layer rate 1; the smallest possible is "
+            f"{total / kept(high):.6g}."
+        )
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if kept(middle) <= budget else (low, middle)
+    return 1 / min(low, high, key=lambda inverse: abs(kept(inverse) - budget))
