@@ -1,5 +1,9 @@
-"""Networks that timm and transformers lack."""
+"""The papers' networks that timm and transformers lack, and timm's by name."""
 
+from espalier.models.from_timm import mobilenetv2_cifar, timm_model
 from espalier.models.lenet5 import LeNet5
+from espalier.models.lenet300 import LeNet300
+from espalier.models.plain_convnet import PlainConvNet
+from espalier.models.resnet_cifar import CifarResNet
 
-__all__ = ["LeNet5"]
+__all__ = ["CifarResNet", "LeNet5", "LeNet300", "PlainConvNet", "mobilenetv2_cifar", "timm_model"]
