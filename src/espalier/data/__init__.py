@@ -1,8 +1,10 @@
 """Data sets in memory: uint8 tensors, deterministic batches."""
 
-from espalier.data.digits import digits
-from espalier.data.loader import Split, TensorLoader
+from espalier.data.augment import Augment
+from espalier.data.digits import digits, digits_rgb
+from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
 from espalier.data.module import ImageData
+from espalier.data.split import Split
 
-__all__ = ["ImageData", "Split", "TensorLoader", "digits", "mnist"]
+__all__ = ["Augment", "ImageData", "Split", "TensorLoader", "digits", "digits_rgb", "mnist"]

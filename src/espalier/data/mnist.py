@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 import zlib
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espalier.data.loader import Split, stratified
+from espalier.data.files import CorruptDataError, MissingDataError, data_root
 from espalier.data.module import ImageData
+from espalier.data.split import Split, held_out
 
 # file -> (magic, shape, md5 of the unpacked content)
 FILES: dict[str, tuple[int, tuple[int, ...], str]] = {
@@ -20,20 +20,6 @@ FILES: dict[str, tuple[int, tuple[int, ...], str]] = {
     "t10k-images-idx3-ubyte.gz": (2051, (10000, 28, 28), "2646ac647ad5339dbf082846283269ea"),
     "t10k-labels-idx1-ubyte.gz": (2049, (10000,), "27ae3e4e09519cfbb04c329615203637"),
 }
-SPLIT_SEED = 0
-
-
-class MissingDataError(ValueError):
-    """A data set is not on this machine; the message names both ways on."""
-
-
-class CorruptDataError(ValueError):
-    """A data file is not what it should be; the message names it."""
-
-
-def data_root(root: str | None) -> Path:
-    """Return ``root``, else ``ESPALIER_DATA``, else ``data`` below the current folder."""
-    return Path(root or os.environ.get("ESPALIER_DATA", "data"))
 
 
 def read_idx(path: Path, magic: int, shape: tuple[int, ...], md5: str) -> Tensor:
@@ -89,13 +75,10 @@ def mnist(
     folder = data_root(root) / "mnist"
     train_images, train_labels, test_images, test_labels = (read_idx(folder / file, *facts) for file, facts in FILES.items())
     everything = Split(train_images[:, None], train_labels.long())
-    held = stratified(everything.labels, num_val, SPLIT_SEED)
-    rest = torch.ones(len(everything), dtype=torch.bool).index_fill(0, held, False).nonzero().squeeze(1)
-    if num_train is not None:
-        rest = rest[stratified(everything.labels[rest], num_train, SPLIT_SEED)]
+    fitted, held = held_out(everything.labels, num_train=num_train, num_val=num_val)
     return ImageData(
         name=name,
-        train=everything.take(rest),
+        train=everything.take(fitted),
         val=everything.take(held),
         test=Split(test_images[:, None], test_labels.long()),
         num_classes=10,

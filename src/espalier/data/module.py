@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from espalier.data.loader import Split, TensorLoader
+from espalier.data.augment import Augment
+from espalier.data.loader import TensorLoader
+from espalier.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,10 @@ class ImageData:
         num_classes: Classes.
         batch_size: Training batch, over all devices.
         eval_batch_size: Batch of validation and test.
-        mean: Mean of the pixels / 255.
+        mean: Mean of the pixels / 255; one number, or one for each channel.
         std: Standard deviation of the same.
         channels_last: Memory format of the batches.
+        augment: What chance does to a training image.
     """
 
     name: str
@@ -31,9 +35,10 @@ class ImageData:
     num_classes: int
     batch_size: int
     eval_batch_size: int
-    mean: float
-    std: float
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
     channels_last: bool
+    augment: Augment | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -47,9 +52,30 @@ class ImageData:
         parts = [self.name, self.train.digest(), self.val.digest(), self.test.digest()]
         return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
-    def train_loader(self, seed: int) -> TensorLoader:
-        """Return shuffled training batches; the order follows from the seed and the epoch."""
-        return self._loader(self.train, self.batch_size, seed)
+    def confirmed(self, *, num_classes: int, in_channels: int) -> "ImageData":
+        """Return this data set, once what its config tells the models is what its images have.
+
+        Raises:
+            ValueError: A number differs.
+        """
+        for key, stated, found in (("num_classes", num_classes, self.num_classes), ("in_channels", in_channels, self.input_shape[0])):
+            if stated != found:
+                raise ValueError(f"data.{key}={stated}, but {self.name} has {found}; models read that key, set it to {found}.")
+        return self
+
+    def train_loader(self, seed: int, *, with_index: bool = False) -> TensorLoader:
+        """Return shuffled and augmented training batches; both follow from the seed and the epoch.
+
+        Args:
+            seed: Of the run.
+            with_index: Yield each sample's number in ``train`` as a third part of the batch.
+
+        Raises:
+            ValueError: The data set is for evaluation only.
+        """
+        if not len(self.train):
+            raise ValueError(f"data={self.name} holds no training images, it is for evaluation only; choose other data to train on.")
+        return self._loader(self.train, self.batch_size, seed, with_index=with_index)
 
     def calibration_loader(self) -> TensorLoader:
         """Return the training batches in the order of the split."""
@@ -63,5 +89,14 @@ class ImageData:
         """Return the test batches."""
         return self._loader(self.test, self.eval_batch_size, None)
 
-    def _loader(self, split: Split, batch_size: int, seed: int | None) -> TensorLoader:
-        return TensorLoader(split, batch_size, mean=self.mean, std=self.std, seed=seed, channels_last=self.channels_last)
+    def _loader(self, split: Split, batch_size: int, seed: int | None, *, with_index: bool = False) -> TensorLoader:
+        return TensorLoader(
+            split,
+            batch_size,
+            mean=self.mean,
+            std=self.std,
+            seed=seed,
+            channels_last=self.channels_last,
+            augment=self.augment,
+            with_index=with_index,
+        )
