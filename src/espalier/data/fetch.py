@@ -1,13 +1,17 @@
 """Fetch data sets from their official sources, checked before they are filed."""
 
 import difflib
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from espalier.data.mnist import FILES, CorruptDataError, data_root, read_idx
+from espalier.data.cifar import OFFICIAL, extract, read_official
+from espalier.data.files import CorruptDataError, data_root
+from espalier.data.mnist import FILES, read_idx
 
-SOURCES = {"mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/"}
+CIFAR = "https://www.cs.toronto.edu/~kriz/"
+SOURCES = {"mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/", "cifar10": CIFAR, "cifar100": CIFAR}
 TIMEOUT_S = 60
 
 
@@ -30,25 +34,48 @@ def fetch(name: str, root: Path | None = None, *, base_url: str | None = None) -
         raise ValueError(f"no data set is called '{name}'; nearest: {', '.join(near)}.")
     folder = data_root(None if root is None else str(root)) / name
     folder.mkdir(parents=True, exist_ok=True)
+    url = base_url or SOURCES[name]
+    if name in OFFICIAL:
+        _fetch_cifar(name, folder, url)
+    else:
+        _fetch_mnist(folder, url)
+    return folder
+
+
+def _fetch_mnist(folder: Path, url: str) -> None:
     for file, facts in FILES.items():
         if (folder / file).exists():
             read_idx(folder / file, *facts)
             continue
         partial = folder / f".{file}"
         try:
-            _download(f"{base_url or SOURCES[name]}{file}", partial)
+            _download(f"{url}{file}", partial)
             read_idx(partial, *facts)
             partial.replace(folder / file)
         except CorruptDataError as error:
             raise CorruptDataError(f"{file}: what the source sent is not the official file ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
-    return folder
+
+
+def _fetch_cifar(name: str, folder: Path, url: str) -> None:
+    official = OFFICIAL[name]
+    if (folder / official.folder).is_dir():
+        read_official(folder, official)
+        return
+    partial = folder / f".{official.archive}"
+    try:
+        _download(f"{url}{official.archive}", partial)
+        extract(partial, official, folder)
+    except CorruptDataError as error:
+        raise CorruptDataError(f"{official.archive}: what the source sent is not the official file ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _download(url: str, path: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310  the scheme is ours, or the caller's
             path.write_bytes(answer.read())
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.IncompleteRead, TimeoutError, ConnectionError) as error:
         raise ValueError(f"{url} could not be fetched ({error}); try again, or copy the official files to {path.parent}.") from error
