@@ -1,0 +1,249 @@
+"""ImageNet and other photographs sorted by class: a folder of images or a tar for each class, decoded once into memory.
+
+Meant for subsets and checks: all of ImageNet at 224x224 takes 193 GB. Classes are numbered in the order of their names.
+"""
+
+import io
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espalier.data.augment import Augment
+from espalier.data.files import CorruptDataError, MissingDataError, checked_bytes, data_root
+from espalier.data.module import ImageData
+from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+MAX_BYTES = 32 * 2**30  # decoded images of one split
+SAMPLE = ("imagenet_sample_1000.tar", "1e7ed12ffd24b8e97d7e77274cf97534196e86303488a847ef7de171e2812b59")  # file, SHA-256
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image file.
+
+    Args:
+        label: Number of its class.
+        file: Its name; inside ``archive`` where there is one.
+        archive: Tar that holds it.
+    """
+
+    label: int
+    file: str
+    archive: Path | None
+
+
+def listing(folder: Path) -> tuple[list[Picture], list[str]]:
+    """Return the images below ``folder`` in the order of classes and names, and the names of the classes.
+
+    A class is a folder of images or a tar of images; its name is that of the folder or of the tar.
+
+    Raises:
+        MissingDataError: There is no such folder.
+        ValueError: It holds no classes, or a class no images.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"there is no {folder}. Point ESPALIER_DATA at a folder that holds imagenet/train and imagenet/val, each with a folder or a "
+            "tar for every class; ImageNet is had from image-net.org, under its terms. scale=smoke needs no files."
+        )
+    found = {path: path.name if path.is_dir() else path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar"}
+    sources = sorted(found, key=found.__getitem__)
+    names = [found[path] for path in sources]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{folder} holds {len(names)} classes ({len(set(names))} different names); give one folder or tar a class.")
+    pictures: list[Picture] = []
+    for label, source in enumerate(sources):
+        archive = None if source.is_dir() else source
+        files = [str(path) for path in source.iterdir()] if archive is None else _members(archive)
+        images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        if not images:
+            raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)}); remove the class or complete it.")
+        pictures += [Picture(label, file, archive) for file in images]
+    return pictures, names
+
+
+def _members(archive: Path) -> list[str]:
+    try:
+        with tarfile.open(archive) as content:
+            return [member.name for member in content if member.isfile()]
+    except tarfile.TarError as error:
+        raise CorruptDataError(f"{archive} is damaged ({error}); replace it.") from error
+
+
+def decoded(pictures: Sequence[Picture], *, resize: int, size: int) -> Split:
+    """Return the images as uint8: the shorter side scaled to ``resize`` (bilinear), the centre ``size`` x ``size`` cut out.
+
+    Raises:
+        CorruptDataError: A file is no complete image; the message names it.
+        ValueError: They would not fit in memory, or ``size`` is larger than ``resize``.
+    """
+    if not 0 < size <= resize:
+        raise ValueError(f"data.size={size} and data.resize={resize}; the cut is at most as large as the scaled image.")
+    if (need := len(pictures) * 3 * size * size) > MAX_BYTES:
+        raise ValueError(f"{len(pictures):,} images of 3x{size}x{size} take {need / 2**30:.0f} GiB; lower data.num_train, num_test, size.")
+    images = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+    places: dict[Path | None, list[int]] = defaultdict(list)
+    for place, picture in enumerate(pictures):
+        places[picture.archive].append(place)
+    for archive, members in places.items():
+        if archive is None:
+            for place in members:
+                file = Path(pictures[place].file)
+                images[place] = _image(file.read_bytes(), str(file), resize, size)
+            continue
+        with tarfile.open(archive) as content:
+            for place in members:
+                stream = content.extractfile(pictures[place].file)
+                assert stream is not None, "listing names files only"
+                images[place] = _image(stream.read(), f"{archive}: {pictures[place].file}", resize, size)
+    return Split(images, torch.tensor([picture.label for picture in pictures], dtype=torch.int64))
+
+
+def _image(content: bytes, name: str, resize: int, size: int) -> Tensor:
+    from PIL import Image  # noqa: PLC0415  only photographs need it
+
+    try:
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+    except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
+        raise CorruptDataError(f"{name} is no complete image ({error}); replace it.") from error
+    scale = resize / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+
+
+def imagenet(
+    *,
+    root: str | None,
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    num_train: int,
+    num_val: int,
+    num_test: int | None,
+    resize: int,
+    size: int,
+    batch_size: int,
+    eval_batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels_last: bool,
+    crop_pad: int,
+    mirror: bool,
+) -> ImageData:
+    """Return a stratified subset of ImageNet; validation is held out of ``train``, ``val`` is the test set.
+
+    Args:
+        root: Folder that holds ``imagenet/train`` and ``imagenet/val``; None takes ``ESPALIER_DATA``.
+        name: Name in records.
+        num_classes: Classes; what models read.
+        in_channels: 3; what models read.
+        num_train: Training images.
+        num_val: Images held out of the training images.
+        num_test: Test images; None takes all.
+        resize: Shorter side after scaling.
+        size: Side of the cut.
+        batch_size: Training batch.
+        eval_batch_size: Batch of validation and test.
+        mean: Mean of the pixels / 255, by channel.
+        std: Standard deviation of the same.
+        channels_last: Memory format of the batches.
+        crop_pad: Pixels of zeros around a training image before the random crop.
+        mirror: Swap left and right of training images at random.
+
+    Raises:
+        MissingDataError: A folder is missing.
+        CorruptDataError: A file is no complete image.
+        ValueError: A size does not fit, or train and val have different classes.
+    """
+    folder = data_root(root) / "imagenet"
+    (trained, classes), (tested, test_classes) = listing(folder / "train"), listing(folder / "val")
+    if classes != test_classes:
+        odd = sorted(set(classes) ^ set(test_classes))
+        raise ValueError(f"{folder}: train and val have different classes, such as {', '.join(odd[:3])}; give both the same.")
+    labels = torch.tensor([picture.label for picture in trained])
+    fitted, held = held_out(labels, num_train=num_train, num_val=num_val)
+    test_labels = torch.tensor([picture.label for picture in tested])
+    chosen = torch.arange(len(tested)) if num_test is None else stratified(test_labels, num_test, SPLIT_SEED)
+    train, val, test = (
+        decoded([pictures[place] for place in index], resize=resize, size=size)
+        for pictures, index in ((trained, fitted.tolist()), (trained, held.tolist()), (tested, chosen.tolist()))
+    )
+    data = ImageData(
+        name=name,
+        train=train,
+        val=val,
+        test=test,
+        num_classes=len(classes),
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        mean=tuple(mean),
+        std=tuple(std),
+        channels_last=channels_last,
+        augment=Augment(crop_pad, mirror),
+    )
+    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
+
+
+def imagenet_sample(
+    *,
+    root: str | None,
+    num_classes: int,
+    in_channels: int,
+    resize: int,
+    size: int,
+    eval_batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels_last: bool,
+) -> ImageData:
+    """Return one photograph for each of the 1,000 classes, for checks of trained networks: validation and test, no training images.
+
+    The photographs come from ImageNet's training part, so accuracies are higher than on its validation set.
+
+    Args:
+        root: Folder that holds ``imagenet_sample/``; None takes ``ESPALIER_DATA``.
+        num_classes: 1,000; what models read.
+        in_channels: 3; what models read.
+        resize: Shorter side after scaling.
+        size: Side of the cut.
+        eval_batch_size: Batch of validation and test.
+        mean: Mean of the pixels / 255, by channel.
+        std: Standard deviation of the same.
+        channels_last: Memory format of the batches.
+
+    Raises:
+        MissingDataError: The tar is missing.
+        CorruptDataError: It is not the known file.
+    """
+    archive = data_root(root) / "imagenet_sample" / SAMPLE[0]
+    if not archive.is_file():
+        raise MissingDataError(f"there is no {archive}. Point ESPALIER_DATA at a folder that holds imagenet_sample/{SAMPLE[0]}.")
+    checked_bytes(archive, SAMPLE[1])
+    numbered = {file: re.match(r"(\d+)_n\d{8}\.", Path(file).name) for file in sorted(_members(archive))}
+    pictures = sorted(
+        (Picture(int(match[1]), file, archive) for file, match in numbered.items() if match is not None), key=lambda picture: picture.label
+    )
+    photographs = decoded(pictures, resize=resize, size=size)
+    data = ImageData(
+        name="imagenet_sample",
+        train=photographs.take(torch.arange(0)),
+        val=photographs,
+        test=photographs,
+        num_classes=1000,
+        batch_size=1,
+        eval_batch_size=eval_batch_size,
+        mean=tuple(mean),
+        std=tuple(std),
+        channels_last=channels_last,
+    )
+    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
