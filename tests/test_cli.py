@@ -93,7 +93,12 @@ def test_a_layout_is_for_people_not_for_programs(words: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [("row=adm", ["row=admm-70x"]), ("scale=d", ["scale=desk"]), ("constraint=filter", ["constraint=filter", "constraint=filter_column"]), ("meth", ["method="])],
+    [
+        ("row=adm", ["row=admm-70x"]),
+        ("scale=d", ["scale=desk"]),
+        ("constraint=filter", ["constraint=filter", "constraint=filter_column"]),
+        ("meth", ["method="]),
+    ],
 )
 def test_overrides_complete(written: str, expected: list[str]) -> None:
     class Context:

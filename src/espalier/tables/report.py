@@ -36,9 +36,8 @@ def write_report(
     from jinja2 import Environment, PackageLoader, select_autoescape  # noqa: PLC0415  an extra
 
     environment = Environment(loader=PackageLoader("espalier.tables"), autoescape=select_autoescape(["html", "j2"]), trim_blocks=True)
-    page = environment.get_template("report.html.j2").render(
-        papers=[_paper(paper, own, measurements, stale) for paper in papers], marks=MARKS, version=version("espalier")
-    )
+    shown = sorted((_paper(paper, own, measurements, stale) for paper in papers), key=lambda entry: not entry["scales"])  # with runs first
+    page = environment.get_template("report.html.j2").render(papers=shown, marks=MARKS, version=version("espalier"))
     write_over(out / "index.html", page)
     return out / "index.html"
 
