@@ -209,7 +209,7 @@ def plot(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A data set: mnist.")],
+    name: Annotated[str, typer.Argument(help="A data set: mnist, cifar10 or cifar100.")],
     root: Annotated[Path | None, typer.Option(help="Folder to put it in; default ESPALIER_DATA, else ./data.")] = None,
     as_json: AsJson = False,
 ) -> None:
