@@ -1,5 +1,6 @@
 """What every test shares: one thread, a store and a data folder of its own, and the golden files."""
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,3 +46,15 @@ def store_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def golden(pytestconfig: pytest.Config) -> Golden:
     """Return the golden files of tests/golden."""
     return Golden(Path(__file__).parent / "golden", write=pytestconfig.getoption("--golden-write"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a mounted folder that holds 64 kB; a clear skip where the machine mounts none."""
+    place = tmp_path / "mount"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"this machine mounts no tmpfs: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
