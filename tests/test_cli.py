@@ -163,6 +163,7 @@ def test_each_verb_shows_an_example_and_offers_json(verb: str) -> None:
 
 
 def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espalier.runner._commit", lambda: {"commit": None, "dirty": False})  # whatever this checkout holds
     (plain,) = run(LENET5, rows=["dense"], seeds=[1])
     monkeypatch.setattr("espalier.tables.published.experiment_roots", lambda: [tmp_path / "kept"])
     answers = {

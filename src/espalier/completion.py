@@ -20,8 +20,9 @@ def complete_run(incomplete: str) -> list[str]:
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
-    from espalier.composing import SCALES, config_dir  # noqa: PLC0415
+    from espalier.composing import config_dir  # noqa: PLC0415
     from espalier.tables.published import table  # noqa: PLC0415
+    from espalier.tables.schema import SCALES  # noqa: PLC0415
 
     key, separator, _ = incomplete.partition("=")
     if not separator:

@@ -19,9 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from espalier.constraints.rates import read_rate_file
 from espalier.record import digest
 from espalier.tables.published import rate_file, table
-from espalier.tables.schema import Table
+from espalier.tables.schema import SCALES, Table
 
-SCALES = ("smoke", "desk", "paper")
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs

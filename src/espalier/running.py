@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from espalier.code import is_stale
-from espalier.composing import SCALES, config_dir, own_config_dir, register_rows, resolved, rewrite
+from espalier.composing import config_dir, own_config_dir, register_rows, resolved, rewrite
 from espalier.expectation import expectation
 from espalier.files import write_over
 from espalier.progress import progress_bar
@@ -22,6 +22,7 @@ from espalier.record import Record, Store
 from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
 from espalier.tables.published import paper
+from espalier.tables.schema import SCALES
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
