@@ -70,3 +70,12 @@ def test_a_malformed_record_is_named_with_its_key(tmp_path: Path, text: str, mes
     with pytest.raises(ValueError, match=message) as caught:
         read_record(tmp_path / "record.json")
     assert "record.json" in str(caught.value)
+
+
+def test_an_optimizer_key_at_pytorchs_own_value_changes_no_identity() -> None:
+    plain, same, other = (
+        identity_of(config("dense", *words), "fingerprint")
+        for words in ([], ["+optimizers.train.weight_decay=0.0"], ["+optimizers.train.weight_decay=0.1"])
+    )
+    assert same == plain
+    assert other != plain

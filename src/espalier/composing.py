@@ -24,6 +24,7 @@ from espalier.tables.schema import SCALES, Table
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
+OPTIMIZER_DEFAULTS = {"weight_decay": 0.0}  # the same for an optimizer's keys: PyTorch's own values
 READ_BY_CONSTRAIN = ("bn_images",)  # keys of an identity that only steps with a constraint read
 
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
@@ -49,13 +50,15 @@ def check_scale(scale: str) -> None:
 
 
 def register_rows(name: str, scale: str) -> Table:
-    """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with the data they see at ``scale``; return the table."""
+    """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with their data and model at ``scale``; return the table."""
     check_scale(scale)
     published = table(name)
     store = ConfigStore.instance()
     for row, entry in published.runnable.items():
         defaults, values = _split(entry.overrides or [])
         defaults += [{"override /data": published.data_of(row, scale)}]
+        if (model := published.model_of(row, scale)) is not None:
+            defaults += [{"override /model": model}]
         values |= {"row": row}
         node = {"defaults": [*defaults, "_self_"], **values}
         store.store(group=f"row/{published.paper}/{published.table}", name=row, package="_global_", node=node)
@@ -189,11 +192,19 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
         "data": None if data is None else {key: value for key, value in data.items() if key not in NEUTRAL_DATA},
         "fingerprint": fingerprint,
         "task": config["task"],
-        "steps": [[name, step] for name, step in config["recipe"]["steps"].items()],
+        "steps": [[name, _without_defaults(step)] for name, step in config["recipe"]["steps"].items()],
         "trainer": {key: config["trainer"][key] for key in TRAINER_IDENTITY},
         "test_every_epoch": config["test_every_epoch"],
     }
     return identity | {key: config[key] for key, default in ADDED_LATER.items() if config[key] != default}
+
+
+def _without_defaults(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's config with its optimizer's keys left out where they hold PyTorch's own value."""
+    if not isinstance(optimizer := step.get("optimizer"), Mapping):
+        return dict(step)
+    stated = {key: value for key, value in optimizer.items() if OPTIMIZER_DEFAULTS.get(key) != value}
+    return {**step, "optimizer": stated}
 
 
 def step_keys(identity: Mapping[str, Any]) -> dict[str, str]:

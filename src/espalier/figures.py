@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from espalier.data import ImageData
 from espalier.packing import PackReport, pack
 from espalier.steps import State
 from espalier.tasks import accuracy
-from espalier.workload import workload
+from espalier.workload import Workload, workload
 
 
 def final_figures(
@@ -48,5 +48,32 @@ def final_figures(
         "dense_bytes": float(dense),
         "size_ratio": dense / packed.file_bytes,
         "rate": weights / max(counts.weights_nonzero, 1),
+        **convolution_figures(state.weights, counts),
+        **layer_figures(state),
     }
     return metrics, packed
+
+
+def convolution_figures(weights: Mapping[str, Tensor], counts: Workload) -> dict[str, float]:
+    """Return the rate over the convolutions alone; nothing where there are none."""
+    named = {operator.weight_name for operator in counts.operators if "conv" in operator.kind and operator.weight_name is not None}
+    if not named:
+        return {}
+    kept = sum(int(weights[name].count_nonzero()) for name in named)
+    return {"conv_rate": sum(weights[name].numel() for name in named) / max(kept, 1)}
+
+
+def layer_figures(state: State) -> dict[str, float]:
+    """Return each constrained layer's rate, their extremes, and the zeros over all of them; nothing where nothing is frozen."""
+    if state.frozen is None:
+        return {}
+    names = dict.fromkeys(target.parameter for target in state.frozen.targets)
+    sizes = {name: (state.weights[name].numel(), int(state.weights[name].count_nonzero())) for name in names}
+    rates = {name: total / max(kept, 1) for name, (total, kept) in sizes.items()}
+    total, kept = (sum(figures) for figures in zip(*sizes.values(), strict=True))
+    return {
+        **{f"layer/rate/{name}": rate for name, rate in rates.items()},
+        "layer/rate_min": min(rates.values()),
+        "layer/rate_max": max(rates.values()),
+        "sparsity_pct": 100 * (1 - kept / total),
+    }

@@ -229,3 +229,12 @@ def test_held_out_samples_are_apart_and_each_class_is_in_proportion() -> None:
     assert len(held_out(labels, num_train=None, num_val=20)[0]) == 80
     with pytest.raises(ValueError, match="cannot take 101 of 100"):
         stratified(labels, 101, 0)
+
+
+def test_pooling_averages_squares_of_pixels() -> None:
+    images = torch.tensor([[0, 2, 10, 20], [4, 6, 30, 41]], dtype=torch.uint8).view(1, 1, 2, 4)
+    pooled = Split(images, torch.zeros(1, dtype=torch.int64)).pooled(2)
+    assert pooled.images.flatten().tolist() == [3, 25]
+    assert pooled.images.dtype == torch.uint8
+    with pytest.raises(ValueError, match=r"data\.pool=3 does not divide images of 2x4"):
+        Split(images, torch.zeros(1, dtype=torch.int64)).pooled(3)

@@ -155,11 +155,13 @@ def test_an_unknown_name_lists_close_ones(tmp_path: Path, ask: object, message: 
         ask([tmp_path])  # type: ignore[operator]
 
 
-def test_rows_take_seeds_and_data_from_the_table_unless_they_have_their_own(tmp_path: Path) -> None:
-    own = TABLE.replace("quoted: {cells", "own: {overrides: [], seeds: {desk: [7]}, data: {desk: other}, cells")
+def test_rows_take_seeds_data_and_model_from_the_table_unless_they_have_their_own(tmp_path: Path) -> None:
+    own = TABLE.replace("quoted: {cells", "own: {overrides: [], seeds: {desk: [7]}, data: {desk: other}, model: {desk: wide}, cells")
+    own = own.replace("dense_gate:", "model: {desk: narrow, paper: deep}\n    dense_gate:", 1)
     tab = made_up(tmp_path, table=own).table("tab")
     assert (tab.seeds_of("own", "desk"), tab.data_of("own", "desk"), tab.data_of("own", "paper")) == ([7], "other", "mnist")
     assert (tab.seeds_of("admm", "desk"), tab.data_of("admm", "desk")) == ([0, 1, 2], "mnist_10k")
+    assert (tab.model_of("own", "desk"), tab.model_of("own", "paper"), tab.model_of("admm", "smoke")) == ("wide", "deep", None)
     assert tab.rows["admm"].overrides == ["recipe=one_shot", "rate=71.2"]
 
 

@@ -97,6 +97,7 @@ def cifar(
     channels_last: bool,
     crop_pad: int,
     mirror: bool,
+    pool: int = 1,
 ) -> ImageData:
     """Return CIFAR with a validation split held out of the 50,000 training images; every subset has each class in proportion.
 
@@ -116,6 +117,7 @@ def cifar(
         channels_last: Memory format of the batches.
         crop_pad: Pixels of zeros around a training image before the random crop.
         mirror: Swap left and right of training images at random.
+        pool: Pixels of each side that are averaged to one; 2 gives images of 16x16.
 
     Raises:
         MissingDataError: No form of the data set is there.
@@ -124,7 +126,7 @@ def cifar(
     """
     if dataset not in OFFICIAL:
         raise ValueError(f"data.dataset={dataset}; it is one of {', '.join(OFFICIAL)}.")
-    everything, tested = read_cifar(data_root(root) / dataset, dataset)
+    everything, tested = (split.pooled(pool) for split in read_cifar(data_root(root) / dataset, dataset))
     fitted, held = held_out(everything.labels, num_train=num_train, num_val=num_val)
     data = ImageData(
         name=name,

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SPLIT_SEED = 0  # one division for every run: seeds vary the training, never the data
@@ -27,6 +28,19 @@ class Split:
     def take(self, index: Tensor) -> "Split":
         """Return the samples at ``index``."""
         return Split(self.images[index], self.labels[index])
+
+    def pooled(self, size: int) -> "Split":
+        """Return the images with squares of ``size`` pixels averaged to one and rounded, halves to even.
+
+        Raises:
+            ValueError: ``size`` does not divide height and width.
+        """
+        height, width = self.images.shape[2:]
+        if size < 1 or height % size or width % size:
+            raise ValueError(f"data.pool={size} does not divide images of {height}x{width}; give a divisor of both.")
+        if size == 1:
+            return self
+        return Split(F.avg_pool2d(self.images.float(), size).round_().to(torch.uint8), self.labels)
 
     def digest(self) -> str:
         """Return the SHA-256 of the content, order included."""

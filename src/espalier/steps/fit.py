@@ -45,6 +45,9 @@ def fit(
 ) -> Fitted:
     """Train ``model`` in place.
 
+    Numbers too small for fp32's full precision become zero: Adam's moments of masked weights and dead units sink there within an epoch or
+    two, and arithmetic on them takes a CPU several times as long.
+
     Args:
         model: The network.
         context: The step's surroundings.
@@ -60,6 +63,7 @@ def fit(
         ValueError: The resume checkpoint is damaged; the message names it.
         NonFiniteLossError: The loss became NaN or infinite.
     """
+    torch.set_flush_denormal(True)
     milestones = [] if method is None else method.milestones
     factor = partial(schedule, epochs=epochs, milestones=milestones)
     task = context.task(model, optimizer=optimizer, rate_factor=factor)

@@ -37,8 +37,9 @@ def constrain(
 ) -> State:
     """Train into a constraint, then project the last weights and freeze the choice (progressive-admm, M2: last, not best).
 
-    The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``; that after recalibrating batch norm, on
-    networks that have it, as ``hard/top1_pct_bn_recalibrated``.
+    The accuracy of the projected weights before any retraining is recorded as ``hard/top1_pct``, that of the same weights before the
+    projection as ``hard/top1_pct_before``, and that after recalibrating batch norm, on networks that have it, as
+    ``hard/top1_pct_bn_recalibrated``.
 
     Stops where an earlier step left less than is asked, before training and again with the final weights.
 
@@ -85,13 +86,14 @@ def constrain(
     if not freeze:
         after.metrics |= hard_pruned(assignment, context)(model)
         return after
+    before = accuracy(model, context.data.val_loader())
     frozen = runner.settle(model)
     outside = frozen.outside(frozen.read(model))
     meets_rate(frozen, asked, context)
     after.frozen = frozen if state.frozen is None else state.frozen.merged(frozen)
     after.weights = weights_of(model)
     hard = hard_figures(model, context)
-    after.metrics |= {**hard, "val/top1_pct": hard["hard/top1_pct"], "weights_outside_set": float(outside)}
+    after.metrics |= {**hard, "val/top1_pct": hard["hard/top1_pct"], "hard/top1_pct_before": before, "weights_outside_set": float(outside)}
     return after
 
 

@@ -82,6 +82,7 @@ class Row(Strict):
         cells: Column -> published figure.
         seeds: Scale -> seeds, where they differ from the table's.
         data: Scale -> name of the data, where it differs from the table's.
+        model: Scale -> name of the model, where it differs from the table's.
         labels: Key -> text, for keys of the table's layout that neither a cell nor an override gives as the paper prints them.
         note: What a reader must know of the row.
     """
@@ -90,6 +91,7 @@ class Row(Strict):
     cells: dict[str, PublishedCell] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
     data: dict[Scale, str] = Field(default_factory=dict)
+    model: dict[Scale, str] = Field(default_factory=dict)
     labels: dict[str, str] = Field(default_factory=dict)
     note: str = ""
 
@@ -140,7 +142,10 @@ class DenseGate(Strict):
 
 
 class Table(Strict):
-    """One published table, ``experiments/<paper>/tables/<table>.yaml``."""
+    """One published table, ``experiments/<paper>/tables/<table>.yaml``.
+
+    ``data`` and ``model`` name a config of their group for each scale; a scale without a model takes the experiment's.
+    """
 
     paper: str
     table: str
@@ -148,6 +153,7 @@ class Table(Strict):
     source: Source
     note: str = ""
     data: dict[Scale, str] = Field(default_factory=dict)
+    model: dict[Scale, str] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
     dense_gate: DenseGate | None = None
     columns: dict[str, Column]
@@ -212,6 +218,14 @@ class Table(Strict):
         data = {str(key): name for given in (self.data, self.row(row).data) for key, name in given.items()}
         self._require(scale, data, "data")
         return data[scale]
+
+    def model_of(self, row: str, scale: str) -> str | None:
+        """Return the name of the model that a row uses at a scale; None takes the experiment's.
+
+        Raises:
+            ValueError: There is no such row.
+        """
+        return {str(key): name for given in (self.model, self.row(row).model) for key, name in given.items()}.get(scale)
 
     def seeds_of(self, row: str, scale: str) -> list[int]:
         """Return the seeds that a row is run with at a scale; raises as ``data_of`` does."""
