@@ -88,6 +88,7 @@ def match(
         ValueError: The checkpoint is damaged; the message names it.
         NonFiniteLossError: The loss became NaN or infinite.
     """
+    torch.set_flush_denormal(True)  # as fit does
     progress, kept = _resumed(model, context)
     for epoch, figures in by_epoch(progress.series, after=first_epoch):
         context.on_epoch(epoch, figures)
