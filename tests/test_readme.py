@@ -24,7 +24,7 @@ def block(language: str, containing: str) -> str:
 
 @pytest.mark.slow
 def test_a_structure_and_a_method_from_folders_of_ones_own_in_40_lines(tmp_path: Path) -> None:
-    own = [block("yaml", "my-conf/constraint"), block("python", "my-code/"), block("yaml", "my-conf/method")]
+    own = [block("yaml", "my-conf/constraint").strip(), block("python", "my-code/").strip(), block("yaml", "my-conf/method").strip()]
     for text in own:
         path = re.match(r"# ([\w/.-]+)", text)
         assert path is not None

@@ -1,6 +1,6 @@
 """The designer's step: never a sample, each layer matched, killed and resumed as undisturbed; and the client's first look."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ import torch
 from surroundings import admm, context, data, network, sparse
 from torch import nn
 
+from espalier.composing import composed, register_rows, resolved
 from espalier.constraints import UNSTRUCTURED, GlobalSparse, PatternKernels, Support, assign
 from espalier.data import BatchNormImages, GaussianImages, ImageData, SmoothedImages, Split, TensorLoader, UniformImages
 from espalier.metrics import unknown
 from espalier.models import CifarResNet
 from espalier.record import Record, Store
 from espalier.runner import execute, plan
+from espalier.stepping import built
 from espalier.steps import DesignerContext, State, prune_synthetic, receive, retrain
 from espalier.steps.layer_units import units
 from espalier.tasks import NonFiniteLossError, constant
@@ -168,6 +170,9 @@ def test_the_client_looks_and_retrains(tmp_path: Path) -> None:
         assert kept.sum() == (back.weights[target.parameter] != 0).sum()
     after = retrain(received, surroundings, epochs=1, optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9), schedule=constant)
     assert after.metrics["weights_outside_set"] == 0
+    folded = replace(back, rewrites=[{"_target_": "espalier.rewrites.fold_batch_norm", "skip": []}])
+    with pytest.raises(ValueError, match="start=original, but the network was rewritten since"):
+        receive(folded, surroundings, start="original", original=client())
     with pytest.raises(ValueError, match="takes a network that an earlier step pruned"):
         receive(client(), surroundings, start="pruned", original=client())
 
@@ -262,10 +267,16 @@ def test_rows_prune_through_their_recipes_and_share_the_dense_network(store_fold
     assert 3.5 < (layer.metrics["conv_rate"] or 0) < 4.5  # the first convolution keeps every kernel
     assert layer.metrics["layer/rate/features.0.weight"] == 2.25
     assert "hard/top1_pct" in layer.metrics
-    other = row("layer-4.5x", "images@recipe.steps.prune.images=smoothed")
-    assert other.variant
-    assert other.metrics["synthetic/error/features.0"] != layer.metrics["synthetic/error/features.0"]
     greedy = row("greedy6-2.25x")
     assert greedy.metrics["conv_rate"] == 2.25
-    assert 85 < (greedy.metrics["patterns/energy_vs_best4_pct"] or 0) <= 100
-    assert layer.steps["train"] == other.steps["train"] == greedy.steps["train"]
+    assert 80 < (greedy.metrics["patterns/energy_vs_best4_pct"] or 0) <= 100  # std8 keeps 80 % on random ones
+    assert layer.steps["train"] == greedy.steps["train"]
+
+
+@pytest.mark.parametrize("name", ["uniform", "gaussian", "smoothed", "bn_matched"])
+def test_every_source_of_images_is_a_word(name: str) -> None:
+    register_rows("privacy-pruning/cifar10", "smoke")
+    config = resolved(composed("privacy-pruning/cifar10", ["row=layer-4.5x", "scale=smoke", f"images@recipe.steps.prune.images={name}"]))
+    images = built(config["recipe"]["steps"]["prune"]["images"])
+    assert type(images) in (UniformImages, GaussianImages, SmoothedImages, BatchNormImages)
+    assert (type(images) is UniformImages) == (name == "uniform")

@@ -7,15 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from espalier.rewrites.fold_batch_norm import NORMS, NormTracer
+
 RELU_CALLS = (F.relu, torch.relu, "relu", "relu_")
-
-
-class _Tracer(fx.Tracer):
-    """Keeps every batch norm whole, subclasses with an activation inside too."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, NORMS) or super().is_leaf_module(m, module_qualified_name)
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def units(model: nn.Module, names: Sequence[str]) -> list[Unit]:
         ValueError: The network cannot be followed, or a layer is called more than once or never.
     """
     try:
-        graph = _Tracer().trace(model)
+        graph = NormTracer().trace(model)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"torch.fx cannot follow {type(model).__name__} ({error}), so that its layers cannot be matched one by one; "

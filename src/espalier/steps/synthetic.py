@@ -107,13 +107,15 @@ def receive(state: State, context: Context, *, start: Start, original: State) ->
         original: The State of the network before pruning; a recipe names its step.
 
     Raises:
-        ValueError: No earlier step froze anything, or ``start`` is unknown.
+        ValueError: No earlier step froze anything, ``start`` is unknown, or the original is not the network that was pruned.
     """
     if state.frozen is None or start not in get_args(Start):
         raise ValueError(
             f"step '{context.name}' takes a network that an earlier step pruned, and start=pruned or original, not {start}; "
             "put prune_synthetic before it."
         )
+    if start == "original" and state.rewrites != original.rewrites:
+        raise ValueError(f"step '{context.name}': start=original, but the network was rewritten since; take start=pruned.")
     model = restored(state, context)
     if start == "original":
         model.load_state_dict(original.weights)
