@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from espalier.constraints import KERNEL, UNSTRUCTURED, PatternKernels, Sparse, assign
+from espalier.constraints import UNSTRUCTURED, PatternKernels, Sparse, assign
 from espalier.methods import ADMM, RhoSchedule
 from espalier.models import CifarResNet
 
@@ -15,7 +15,6 @@ STEPS = 200
 SHARE = 0.10  # of a step, at most
 SETS = {
     "unstructured": lambda model: assign(model, lambda rate: Sparse(UNSTRUCTURED, rate), rate=8.0),
-    "kernel": lambda model: assign(model, lambda rate: Sparse(KERNEL, rate), rate=4.0),
     "patterns": lambda model: assign(model, PatternKernels, rate=2.0, include=["conv3x3"], skip=["first_conv"]),
 }
 
