@@ -16,9 +16,8 @@ from espalier.files import replacing
 from espalier.methods import Method
 from espalier.steps.context import DesignerContext
 from espalier.steps.fit import Optimizer, Schedule
-from espalier.steps.state import Series
 from espalier.tasks import NonFiniteLossError
-from espalier.tasks.journal import by_epoch, reseed
+from espalier.tasks.journal import Series, by_epoch, reseed
 
 Matcher = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -18,8 +18,9 @@ from espalier.steps.context import Context, DesignerContext
 from espalier.steps.fit import Optimizer, Schedule
 from espalier.steps.layer_units import Unit, units
 from espalier.steps.matching import Part, match
-from espalier.steps.state import Series, State
+from espalier.steps.state import State
 from espalier.steps.training import Assign, hard_figures, held_by, meets_rate, restored, weights_of
+from espalier.tasks.journal import Series
 
 Objective = Literal["layer_wise", "whole_model"]
 LayerInput = Literal["student", "teacher"]
