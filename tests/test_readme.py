@@ -1,5 +1,6 @@
 """What README shows works as written."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import espalier
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,22 +23,39 @@ def block(language: str, containing: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_structure_from_a_folder_of_ones_own(tmp_path: Path) -> None:
-    conf = tmp_path / "my-conf" / "constraint"
-    conf.mkdir(parents=True)
-    (conf / "filter_pair.yaml").write_text(block("yaml", "filter_pair"))
-    setting, line = block("", "ESPALIER_CONFIG=").strip().split(" ", 1)
-    key, _, value = setting.partition("=")
-    environment = {**os.environ, key: str(tmp_path / value), "ESPALIER_STORE": str(tmp_path / "runs")}
-    words = line.split()
+def test_a_structure_and_a_method_from_folders_of_ones_own_in_40_lines(tmp_path: Path) -> None:
+    own = [block("yaml", "my-conf/constraint").strip(), block("python", "my-code/").strip(), block("yaml", "my-conf/method").strip()]
+    for text in own:
+        path = re.match(r"# ([\w/.-]+)", text)
+        assert path is not None
+        (tmp_path / path[1]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path[1]).write_text(text)
+    lines = [line for text in own for line in text.splitlines() if line.strip()]
+    assert len(lines) <= 40
+    words = block("", "ESPALIER_CONFIG=").split()
+    settings, words = dict(word.split("=", 1) for word in words[:2]), words[2:]
     assert words[0] == "espalier"
+    places = {key: str(tmp_path / value) for key, value in settings.items()}
+    places["PYTHONPATH"] = os.pathsep.join(filter(None, [places["PYTHONPATH"], os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **places, "ESPALIER_STORE": str(tmp_path / "runs")}
     quick = ["budgets.smoke.train=1", "budgets.smoke.admm=1", "budgets.smoke.retrain=1"]
     done = subprocess.run(
         [sys.executable, "-m", "espalier.cli", *words[1:], *quick], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    (record,) = (tmp_path / "runs").glob("*/*/admm-70x/*/*/record.json")
-    assert '"variant": true' in record.read_text()
+    (path,) = (tmp_path / "runs").glob("*/*/admm-70x/*/*/record.json")
+    record = json.loads(path.read_text())
+    step = dict(record["config"]["steps"])["constrain"]
+    assert step["method"]["_target_"] == "pull.Pull"
+    assert step["constraint"]["set"]["structure"]["name"] == "filter_pair"
+    assert record["variant"]
+    assert record["metrics"]["weights_outside_set"] == 0
+    model = espalier.load(path.parent / "model.safetensors")
+    for name in ("conv1", "conv2", "fc1"):
+        pairs = model.get_submodule(name).weight.detach().flatten(1).unflatten(0, (-1, 2)).ne(0)
+        alive = pairs.any(2)
+        assert torch.equal(alive[:, 0], alive[:, 1]), name
+        assert int(alive[:, 0].sum()) == (len(alive) + 1) // 2  # half, rounded up
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from espalier.constraints import Assignment, assign
 from espalier.data import ImageData
 from espalier.files import make_folder
 from espalier.steps import Context, State
-from espalier.steps.context import OnEpoch
+from espalier.steps.context import DesignerContext, OnEpoch
 from espalier.tasks.journal import by_epoch, reseed
 
 
@@ -105,7 +105,8 @@ def _tell(on_epoch: OnEpoch, step: int, progress: int, figures: dict[str, float]
 def _step(config: Mapping[str, Any], name: str, earlier: Mapping[str, Path]) -> Callable[[State, Context], State]:
     """Return the step of a config; a parameter annotated ``State`` takes the State of the earlier step that the config names.
 
-    Its key needs no more: it hashes the name and, through the key of the step before, all earlier steps.
+    The step's key needs no more: it hashes the name and, through the key of the step before, all earlier steps. A step that asks for a
+    ``DesignerContext`` is never handed the data.
     """
     function = get_object(config["_target_"])
     knobs = {key: value for key, value in config.items() if key != "_target_"}
@@ -117,7 +118,8 @@ def _step(config: Mapping[str, Any], name: str, earlier: Mapping[str, Path]) -> 
         key: _earlier(value, f"step '{name}': {key}", earlier) if hints.get(key) is State else _argument(key, value)
         for key, value in knobs.items()
     }
-    return lambda state, context: function(state, context, **arguments)
+    blind = hints.get("context") is DesignerContext
+    return lambda state, context: function(state, context.for_designer() if blind else context, **arguments)
 
 
 def _earlier(step: Any, what: str, earlier: Mapping[str, Path]) -> State:

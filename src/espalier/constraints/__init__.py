@@ -8,6 +8,7 @@ from espalier.constraints.constraint import Constraint, Target, Weights
 from espalier.constraints.filter_column import FilterColumn
 from espalier.constraints.frozen import Frozen, Pinned, Support, as_frozen, frozen_from_state
 from espalier.constraints.global_sparse import GlobalSparse
+from espalier.constraints.greedy_patterns import GreedyPatterns, greedy_library
 from espalier.constraints.inside import Inside
 from espalier.constraints.kernels import BalancedKernels
 from espalier.constraints.levels import Binary, Codebook, LevelSet, PowerOfTwo, UniformLevels, alternate, nearest_level
@@ -54,6 +55,7 @@ __all__ = [
     "FilterColumn",
     "Frozen",
     "GlobalSparse",
+    "GreedyPatterns",
     "Inside",
     "LevelSet",
     "Library",
@@ -74,6 +76,7 @@ __all__ = [
     "as_frozen",
     "assign",
     "frozen_from_state",
+    "greedy_library",
     "largest",
     "library",
     "nearest_level",

@@ -4,9 +4,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from espalier.constraints.assignment import Assignment, Part, prunable
 from espalier.constraints.constraint import Constraint, Target
@@ -15,13 +15,23 @@ from espalier.constraints.selection import matching
 from espalier.constraints.structures import Structure
 from espalier.constraints.support_set import Rated, SupportSet
 
+
+@runtime_checkable
+class FromWeights(Protocol):
+    """Builds a set whose options come from the network's own weights, as they are when the set is assigned."""
+
+    def fitted(self, weights: Mapping[str, Tensor]) -> "Make":
+        """Return what builds the set, given the weights of all layers that take part, by name."""
+        ...
+
+
 GATES: dict[type[nn.Module], int] = {nn.GRU: 3, nn.GRUCell: 3, nn.LSTM: 4, nn.LSTMCell: 4}
 Make = Callable[..., Constraint]
 
 
 def assign(
     model: nn.Module,
-    make: Make,
+    make: Make | FromWeights,
     *,
     rate: float | None = None,
     sparsity: float | None = None,
@@ -41,7 +51,8 @@ def assign(
 
     Args:
         model: The network.
-        make: Builds the set, ``make(rate=...)`` for sets that have a rate, such as ``partial(Sparse, FILTER)``, and ``make()`` for others.
+        make: Builds the set, ``make(rate=...)`` for sets that have a rate, such as ``partial(Sparse, FILTER)``, and ``make()`` for others;
+            or ``FromWeights``, which first looks at the weights of the layers that take part.
         rate: All / kept, for the layers that ``rates`` and ``kept`` do not name. None leaves those out.
         sparsity: The same, said as a share of zeros: 0.9 is rate 10.
         rate_of: What ``rate`` counts. ``groups``: the groups of each layer. ``weights``, ``macs``, ``bytes``: those of the whole model,
@@ -67,6 +78,10 @@ def assign(
     names = prunable(model)
     chosen = {name for pattern in include for name in matching(model, pattern, "constraint.include")}
     chosen -= {name for pattern in skip for name in matching(model, pattern, "constraint.skip")}
+    if isinstance(make, FromWeights):
+        if not chosen:
+            raise _none_left(include, skip, names)
+        make = make.fitted({name: model.get_parameter(name).detach() for name in names if name in chosen})
     own = _named_rates(model, chosen, rates or {}, kept or {}) if takes_rate(make) else {}
     layer_rates: dict[str, float | None]
     if takes_rate(make):
@@ -78,7 +93,7 @@ def assign(
     else:
         layer_rates = dict.fromkeys(chosen)
     if not layer_rates:
-        raise ValueError(f"no layer is left to constrain: include={list(include)}, skip={list(skip)}; the model has {', '.join(names)}.")
+        raise _none_left(include, skip, names)
     targets = _targets(model, [name for name in names if name in layer_rates], gates=gates)
     whole = _Whole(model, rate_of, {} if rate_of == "groups" else _unit_costs(model, names, rate_of, costs))
     if getattr(_made(make), "joint", False):
@@ -88,6 +103,10 @@ def assign(
     elif rate_of != "groups":
         raise ValueError(f"constraint.rate_of={rate_of} speaks of the rate of the whole model; give constraint.rate or sparsity.")
     return Assignment([_part(model, target, make, layer_rates[name]) for name, parts in targets.items() for target in parts])
+
+
+def _none_left(include: Sequence[str], skip: Sequence[str], names: Sequence[str]) -> ValueError:
+    return ValueError(f"no layer is left to constrain: include={list(include)}, skip={list(skip)}; the model has {', '.join(names)}.")
 
 
 def takes_rate(make: Make) -> bool:
@@ -205,7 +224,7 @@ def _unit_costs(model: nn.Module, names: Sequence[str], rate_of: RateOf, costs: 
     return {name: given[name] for name in names}
 
 
-def _sized(make: Make, blocks: Sequence[int]) -> Make:
+def _sized(make: Make | FromWeights, blocks: Sequence[int]) -> Make:
     """Return ``make`` with other block sizes in the structure it was given."""
     if isinstance(make, functools.partial) and any(isinstance(value, Structure) for value in [*make.args, *make.keywords.values()]):
         args = [value.sized(blocks) if isinstance(value, Structure) else value for value in make.args]
@@ -237,9 +256,9 @@ def _rate(key: str, name: str, value: float, size: int) -> float:
     return size / value
 
 
-def _made(make: Make) -> Any:
+def _made(make: Make | FromWeights) -> Any:
     return make.func if isinstance(make, functools.partial) else make
 
 
-def _name(make: Make) -> str:
+def _name(make: Make | FromWeights) -> str:
     return str(getattr(_made(make), "__name__", _made(make)))

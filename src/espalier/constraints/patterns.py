@@ -88,13 +88,13 @@ class Patterns(SupportSet):
     """Weights whose kernels all have one of the library's patterns as support; the projection is exact.
 
     Args:
-        library: Name of a built-in library (``std8``), or the path of a file.
+        library: Name of a built-in library (``std8``), the path of a file, or a library.
     """
 
     kind: ClassVar[str] = "patterns"
 
-    def __init__(self, library: str = "std8") -> None:
-        self.name, self.library = library, _named(library)
+    def __init__(self, library: str | Library = "std8") -> None:
+        self.name, self.library = _named(library)
 
     @property
     def label(self) -> str:
@@ -124,15 +124,16 @@ class PatternKernels(SupportSet):
 
     Args:
         rate: All / kept kernels (round half up, at least one). A library of 4 of 9 multiplies it by 2.25 in weights.
-        library: Name of a built-in library (``std8``), or the path of a file.
+        library: Name of a built-in library (``std8``), the path of a file, or a library.
         balanced: Keep the same number of kernels in every filter (mest, section 5) instead of the best of the layer.
     """
 
     kind: ClassVar[str] = "pattern_kernels"
 
-    def __init__(self, rate: float, library: str = "std8", balanced: bool = False) -> None:
+    def __init__(self, rate: float, library: str | Library = "std8", balanced: bool = False) -> None:
         self.rate = checked_rate(rate)
-        self.name, self.library, self.balanced = library, _named(library), balanced
+        self.name, self.library = _named(library)
+        self.balanced = balanced
 
     @property
     def label(self) -> str:
@@ -170,8 +171,8 @@ class PatternKernels(SupportSet):
         return (shape[0], shape[1]) if self.balanced else (1, shape[0] * shape[1])
 
 
-def _named(name: str) -> Library:
-    return library(name)  # the constructors' argument hides the function
+def _named(given: str | Library) -> tuple[str, Library]:
+    return (given, library(given)) if isinstance(given, str) else (given.source, given)  # the constructors' argument hides the function
 
 
 def _kernels(weight: Tensor) -> Tensor:

@@ -3,10 +3,29 @@
 from espalier.data.augment import Augment
 from espalier.data.cifar import cifar
 from espalier.data.digits import digits, digits_rgb
+from espalier.data.form import ImageFormat
 from espalier.data.imagenet import imagenet, imagenet_sample
 from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
 from espalier.data.module import ImageData
 from espalier.data.split import Split
+from espalier.data.synthetic_images import BatchNormImages, GaussianImages, SmoothedImages, SyntheticImages, UniformImages
 
-__all__ = ["Augment", "ImageData", "Split", "TensorLoader", "cifar", "digits", "digits_rgb", "imagenet", "imagenet_sample", "mnist"]
+__all__ = [
+    "Augment",
+    "BatchNormImages",
+    "GaussianImages",
+    "ImageData",
+    "ImageFormat",
+    "SmoothedImages",
+    "Split",
+    "SyntheticImages",
+    "TensorLoader",
+    "UniformImages",
+    "cifar",
+    "digits",
+    "digits_rgb",
+    "imagenet",
+    "imagenet_sample",
+    "mnist",
+]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.data.augment import Augment
+from espalier.data.form import ImageFormat
 from espalier.data.loader import TensorLoader
 from espalier.data.split import Split
 
@@ -45,6 +46,11 @@ class ImageData:
         """Return ``(C, H, W)``."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def format(self) -> ImageFormat:
+        """Return what may be told of the images to someone who must not see them."""
+        return ImageFormat(self.input_shape, self.mean, self.std, self.channels_last)
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class _Tracer(fx.Tracer):
+class NormTracer(fx.Tracer):
     """Keeps every batch norm whole, subclasses with an activation inside too, so that they can be named."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -56,7 +56,7 @@ def fold_batch_norm(model: nn.Module, *, skip: Sequence[str] = ()) -> nn.Module:
 def _calls(model: nn.Module) -> dict[str, list[fx.Node]]:
     """Return module name -> its calls in the graph."""
     try:
-        graph = _Tracer().trace(model)
+        graph = NormTracer().trace(model)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ValueError(f"torch.fx cannot follow {type(model).__name__} ({error}); its batch norms cannot be folded.") from error
     calls: dict[str, list[fx.Node]] = {}

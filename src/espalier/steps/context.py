@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
-from espalier.data import ImageData
+from espalier.data import ImageData, ImageFormat
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -48,3 +48,52 @@ class Context:
     def __post_init__(self) -> None:
         if self.bn_images < 0 or self.bn_images == 1:
             raise ValueError(f"bn_images={self.bn_images}: statistics need 2 images or more; 0 switches recalibration off.")
+
+    def for_designer(self) -> "DesignerContext":
+        """Return the surroundings of a step that must not see the data: the same, without it."""
+        return DesignerContext(
+            name=self.name,
+            key=self.key,
+            seed=self.seed,
+            folder=self.folder,
+            form=self.data.format,
+            model=self.model,
+            trainer=self.trainer,
+            on_epoch=self.on_epoch,
+        )
+
+
+@dataclass(frozen=True)
+class DesignerContext:
+    """The surroundings of a step that works for a client without the client's data (privacy-pruning, P1).
+
+    A step whose ``context`` is annotated so is given nothing that leads to a sample.
+
+    Args:
+        name: The step's name in its recipe.
+        key: Hash of all that the step's result depends on.
+        seed: The run's seed.
+        folder: Where the step may keep what it needs to go on after a kill.
+        form: Shape and scaling of the client's images.
+        model: Builds the untrained network.
+        trainer: Arguments of ``pl.Trainer``, of which the accelerator and the clipping of gradients are heeded.
+        on_epoch: Called with ``progress/epoch`` and the figures of an epoch.
+    """
+
+    name: str
+    key: str
+    seed: int
+    folder: Path
+    form: ImageFormat
+    model: Callable[[], nn.Module]
+    trainer: Mapping[str, Any]
+    on_epoch: OnEpoch
+
+    @property
+    def data(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"step '{self.name}' is a designer's and has no data: the client's samples stay with the client.")

@@ -9,7 +9,7 @@ from torch import nn
 
 from espalier.constraints import Assignment, Sparse, Support
 from espalier.methods import MaskedRetraining, Method
-from espalier.steps.context import Context
+from espalier.steps.context import Context, DesignerContext
 from espalier.steps.fit import Fitted, Optimizer, Schedule, fit
 from espalier.steps.state import State
 from espalier.tasks import accuracy, batch_norms, recalibrated
@@ -130,7 +130,7 @@ def held_by(asked: Assignment, frozen: Assignment | None) -> Assignment | None:
     return Assignment(parts) if parts else None
 
 
-def meets_rate(frozen: Assignment, asked: Assignment, context: Context) -> None:
+def meets_rate(frozen: Assignment, asked: Assignment, context: Context | DesignerContext) -> None:
     """Check that each frozen support keeps the groups its rate asks for; more are impossible.
 
     Raises:
