@@ -72,6 +72,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("admm/residual/*", "", "training", "lower", "||W-Z|| / ||W|| of one layer"),
     Metric("admm/change/*", "", "training", "lower", "||Z-Z_previous|| of one layer"),
     Metric("map/snapped_pct", "%", "training", "neither", "share of the weights that a partial map has fixed to a level"),
+    Metric("mutation/nonzero", "", "training", "neither", "weights held by the masks of the sparse layers after an epoch and its mutation"),
+    Metric("mutation/excess_max", "", "counted", "lower", "most weights held above the bound of the phase, over epochs and layers"),
+    Metric("mutation/excess_last", "", "counted", "lower", "weights held at the end off the asked number, of the layer farthest from it"),
+    Metric("overlap/settled_first", "", "training", "lower", "share of the step until the large weights of the first sparse layer settle"),
+    Metric("overlap/settled_last", "", "training", "lower", "the same of the last sparse layer"),
+    Metric("forget/never_pct", "%", "training", "higher", "training examples learnt and never forgotten"),
+    Metric("train_macs", "MAC", "counted", "lower", "multiply-adds of the training, backward twice the forward, dead weights left out"),
+    Metric("train_bytes", "B", "counted", "lower", "weights, gradients, momentum, indices and activations of training, at their peak"),
     Metric("weights", "", "counted", "lower", "weights without biases and normalisation"),
     Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation"),
     Metric("parameters", "", "counted", "lower", "all parameters"),
@@ -99,6 +107,7 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "largest relative rise of the squared error over the rounds of an alternation",
     ),
+    Metric("check/weights_difference_max", "", "counted", "lower", "largest difference of a weight between the two runs of a check"),
     Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
 )
 

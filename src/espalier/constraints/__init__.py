@@ -30,7 +30,7 @@ from espalier.constraints.structures import (
     Structure,
     structure,
 )
-from espalier.constraints.support_set import Rated, SupportSet
+from espalier.constraints.support_set import Rated, Regrown, SupportSet
 
 __all__ = [
     "BLOCK_COLUMN",
@@ -63,6 +63,7 @@ __all__ = [
     "PowerOfTwo",
     "RateFile",
     "Rated",
+    "Regrown",
     "Sparse",
     "Structure",
     "Support",

@@ -3,10 +3,24 @@
 from espalier.data.augment import Augment
 from espalier.data.cifar import cifar
 from espalier.data.digits import digits, digits_rgb
+from espalier.data.forgetting import Forgetting, Removal
 from espalier.data.imagenet import imagenet, imagenet_sample
 from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
 from espalier.data.module import ImageData
 from espalier.data.split import Split
 
-__all__ = ["Augment", "ImageData", "Split", "TensorLoader", "cifar", "digits", "digits_rgb", "imagenet", "imagenet_sample", "mnist"]
+__all__ = [
+    "Augment",
+    "Forgetting",
+    "ImageData",
+    "Removal",
+    "Split",
+    "TensorLoader",
+    "cifar",
+    "digits",
+    "digits_rgb",
+    "imagenet",
+    "imagenet_sample",
+    "mnist",
+]
