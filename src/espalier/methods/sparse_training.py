@@ -31,8 +31,8 @@ class SparseTraining:
 
     Dead weights are zero and get no gradient: ``add_penalty_grad`` drops it, ``after_step`` undoes what momentum and weight decay moved.
     The first masks keep the largest groups of the weights as they come, at random where these were just drawn. Masks mutate before an
-    epoch; with a regrowth that reads dense gradients, in the first step of that epoch, under whose new masks the step goes on. Grown weights start
-    at zero, also those pruned a moment before; the optimizer's momentum stays. Draws follow from the seed, the epoch and the layer.
+    epoch; with a regrowth that reads dense gradients, in the first step of that epoch, which goes on under the new masks. Grown weights
+    start at zero, also those pruned a moment before; the optimizer's momentum stays. Draws follow from the seed, the epoch and the layer.
 
     A clip value reads the norm of all gradients, dead ones included; leave it null where no dense gradient may be read.
 
