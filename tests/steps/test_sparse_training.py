@@ -108,12 +108,14 @@ def test_poisoned_gradients_of_dead_weights_change_nothing_under_lightning(tmp_p
 
 
 def test_the_check_sees_a_gradient_that_is_read(tmp_path: Path) -> None:
+    """It poisons the momentum of a dead weight, which shows once that weight grows."""
+
     class Leaky(SparseTraining):
         def add_penalty_grad(self, model: torch.nn.Module) -> None: ...
 
     leaky = partial(Leaky, schedule=EM, regrowth=RandomGrowth(), gradient_weight=0.0, seed=0)
     with pytest.raises(ValueError, match="not finite"):
-        masked_gradient(State(), context(tmp_path), epochs=2, **TRAINING, method=leaky, constraint=sparse)
+        masked_gradient(State(), context(tmp_path), epochs=EPOCHS, **TRAINING, method=leaky, constraint=sparse)
 
 
 def test_the_check_refuses_a_method_that_reads_dense_gradients_by_its_nature(tmp_path: Path) -> None:
