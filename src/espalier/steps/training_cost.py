@@ -42,6 +42,8 @@ def sparse_cost(
 ) -> State:
     """Record the same of a sparse training: the method goes through its epochs on weights that nothing trains, with gradients of zero.
 
+    The network that comes out has its first weights in the last masks.
+
     Args:
         state: The network.
         context: The step's surroundings.
@@ -52,6 +54,7 @@ def sparse_cost(
     """
     model = restored(state, context)
     runner = prepared(state, model, epochs=num_epochs, method=method, constraint=constraint)
+    untrained = runner.assignment.read(model)
     runner.start(model)
     for _ in range(num_epochs):
         for parameter in model.parameters():
@@ -59,5 +62,6 @@ def sparse_cost(
         runner.add_penalty_grad(model)
         runner.epoch_end(model)
     frozen = runner.settle(model)
+    frozen.write(model, frozen.project(untrained))  # weights that grew are still at zero
     metrics = {**state.metrics, **runner.figures, **costs(model, runner, context, samples=[samples] * num_epochs)}
     return replace(state, weights=weights_of(model), frozen=frozen, metrics=metrics)
