@@ -95,7 +95,9 @@ class MomentumGrowth:
     def observe(self, gradients: Mapping[Target, Tensor]) -> None:
         for target, gradient in gradients.items():
             past = self.momentum.get(target)
-            self.momentum[target] = gradient * (1 - self.decay) if past is None else past.lerp_(gradient, 1 - self.decay)
+            self.momentum[target] = (
+                gradient * (1 - self.decay) if past is None else past.to(gradient.device).lerp_(gradient, 1 - self.decay)
+            )
 
     def score(self, target: Target, constraint: Regrown, weight: Tensor, generator: torch.Generator) -> Tensor:
         del constraint, weight, generator
