@@ -11,7 +11,7 @@ import torch
 from espalier.methods import SparseTraining
 from espalier.steps.context import Context
 from espalier.steps.fit import Optimizer, Schedule, fit
-from espalier.steps.sparse_training import prepared, settled_state
+from espalier.steps.sparse_train import prepared, settled_state
 from espalier.steps.state import State
 from espalier.steps.training import Assign, restored
 

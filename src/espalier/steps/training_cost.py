@@ -7,7 +7,7 @@ import torch
 
 from espalier.methods import SparseTraining
 from espalier.steps.context import Context
-from espalier.steps.sparse_training import MOMENTA, costs, described, prepared
+from espalier.steps.sparse_train import MOMENTA, costs, described, prepared
 from espalier.steps.state import State
 from espalier.steps.training import Assign, restored, weights_of
 from espalier.training_cost import EpochCost, train_bytes, train_macs
