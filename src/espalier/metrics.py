@@ -88,6 +88,14 @@ METRICS: tuple[Metric, ...] = (
         "energy that the library keeps of the dense network's kernels / energy of each one's best choice of as many weights",
     ),
     Metric("patterns/shared_with_std8", "", "counted", "neither", "patterns of the library that are in std8 too"),
+    Metric("mutation/nonzero", "", "training", "neither", "weights held by the masks of the sparse layers after an epoch and its mutation"),
+    Metric("mutation/excess_max", "", "counted", "lower", "most weights held above the bound of the phase, over epochs and layers"),
+    Metric("mutation/excess_last", "", "counted", "lower", "weights held at the end off the asked number, of the layer farthest from it"),
+    Metric("overlap/settled_first", "", "training", "lower", "share of the step until the large weights of the first sparse layer settle"),
+    Metric("overlap/settled_last", "", "training", "lower", "the same of the last sparse layer"),
+    Metric("forget/never_pct", "%", "training", "higher", "training examples learnt and never forgotten"),
+    Metric("train_macs", "MAC", "counted", "lower", "multiply-adds of the training, backward twice the forward, dead weights left out"),
+    Metric("train_bytes", "B", "counted", "lower", "weights, gradients, momentum, indices and activations of training, at their peak"),
     Metric("weights", "", "counted", "lower", "weights without biases and normalisation"),
     Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation"),
     Metric("parameters", "", "counted", "lower", "all parameters"),
@@ -132,6 +140,7 @@ METRICS: tuple[Metric, ...] = (
         "higher",
         "bits of the places in absolute CSR, 16-bit / in the kernel format",
     ),
+    Metric("check/weights_difference_max", "", "counted", "lower", "largest difference of a weight between the two runs of a check"),
     Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
 )
 

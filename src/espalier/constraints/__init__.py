@@ -31,7 +31,7 @@ from espalier.constraints.structures import (
     Structure,
     structure,
 )
-from espalier.constraints.support_set import Rated, SupportSet
+from espalier.constraints.support_set import Rated, Regrown, SupportSet
 
 __all__ = [
     "BLOCK_COLUMN",
@@ -65,6 +65,7 @@ __all__ = [
     "PowerOfTwo",
     "RateFile",
     "Rated",
+    "Regrown",
     "Sparse",
     "Structure",
     "Support",

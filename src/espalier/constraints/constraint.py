@@ -53,12 +53,12 @@ class Target:
 
     def view(self, model: nn.Module) -> Tensor:
         """Return the targeted part of the live parameter, sharing its memory."""
-        parameter = model.get_parameter(self.parameter).detach()
-        if self.axis is None:
-            return parameter
-        if self.start is None or self.stop is None:
-            raise ValueError(f"target {self} slices axis {self.axis} without start and stop; give both.")
-        return parameter.narrow(self.axis, self.start, self.stop - self.start)
+        return self._part(model.get_parameter(self.parameter).detach())
+
+    def gradient(self, model: nn.Module) -> Tensor | None:
+        """Return the targeted part of the parameter's gradient, sharing its memory; None where there is none."""
+        gradient = model.get_parameter(self.parameter).grad
+        return None if gradient is None else self._part(gradient)
 
     def read(self, model: nn.Module) -> Tensor:
         """Return a copy of the targeted weights."""
@@ -67,6 +67,13 @@ class Target:
     def write(self, model: nn.Module, tensor: Tensor) -> None:
         """Overwrite the targeted weights in place."""
         self.view(model).copy_(tensor)
+
+    def _part(self, parameter: Tensor) -> Tensor:
+        if self.axis is None:
+            return parameter
+        if self.start is None or self.stop is None:
+            raise ValueError(f"target {self} slices axis {self.axis} without start and stop; give both.")
+        return parameter.narrow(self.axis, self.start, self.stop - self.start)
 
 
 Weights = Mapping[Target, Tensor]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor
 
 from espalier.constraints.choosing import largest_in_rows
@@ -59,6 +60,10 @@ class BalancedKernels(SupportSet):
             kept_FC = largest_in_rows(energy_FC, kept_of(energy_FC.shape[1], self.rate))
             kept[target] = KERNEL.mask(weight.shape, kept_FC.flatten())
         return kept
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return a random tensor, float64, in which every set of kernels has the same chance to be the largest."""
+        return KERNEL.spread(shape, torch.rand(KERNEL.num_groups(shape), generator=generator, dtype=torch.float64))
 
     def knobs(self) -> dict[str, Any]:
         return {"rate": self.rate}

@@ -164,6 +164,13 @@ class PatternKernels(SupportSet):
             kept[target] = (masks_PS[pattern_G] & kept_G.unsqueeze(1)).view(weight.shape)
         return kept
 
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return a random tensor, float64: each kernel has a pattern, and every set of kernels the same chance to be the largest."""
+        masks_PS, num_kernels = self.library.masks(), shape[0] * shape[1]
+        pattern_G = torch.randint(len(masks_PS), (num_kernels,), generator=generator)
+        chance_G = torch.rand(num_kernels, generator=generator, dtype=torch.float64)
+        return (masks_PS[pattern_G] * chance_G.unsqueeze(1)).view(*shape)
+
     def knobs(self) -> dict[str, Any]:
         return {"library": self.name, "patterns": [list(p) for p in self.library.patterns], "rate": self.rate, "balanced": self.balanced}
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor
 
 from espalier.constraints.choosing import largest
@@ -67,6 +68,13 @@ class Sparse(SupportSet):
 
     def masks(self, weights: Weights) -> dict[Target, Tensor]:
         return {target: self._mask(weight) for target, weight in weights.items()}
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return a random tensor, float64, in which every set of groups has the same chance to be the largest."""
+        chance_G = torch.rand(self.structure.num_groups(shape), generator=generator, dtype=torch.float64)
+        if self.score == "energy":
+            chance_G = chance_G / self.structure.sizes(shape).sqrt()  # edge groups are smaller, their energy is not
+        return self.structure.spread(shape, chance_G)
 
     def knobs(self) -> dict[str, Any]:
         return {"structure": self.label, "rate": self.rate} | ({} if self.score == "energy" else {"score": self.score})

@@ -77,3 +77,21 @@ class Rated(Protocol):
     def max_rate(self, shape: Sequence[int]) -> float:
         """Return the largest rate that does not round to nothing."""
         ...
+
+
+@runtime_checkable
+class Regrown(Rated, Protocol):
+    """A set whose support can change in part: groups leave it and others, drawn at random or by a score, join."""
+
+    @property
+    def label(self) -> str:
+        """Return what the compiler and packing call such a support."""
+        ...
+
+    def masks(self, weights: Weights) -> dict[Target, Tensor]:
+        """Return the bool mask of the entries to keep."""
+        ...
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return a tensor whose largest groups are a uniform draw of groups."""
+        ...

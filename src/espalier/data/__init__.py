@@ -4,6 +4,7 @@ from espalier.data.augment import Augment
 from espalier.data.cifar import cifar
 from espalier.data.digits import digits, digits_rgb
 from espalier.data.form import ImageFormat
+from espalier.data.forgetting import Forgetting, Removal
 from espalier.data.imagenet import imagenet, imagenet_sample
 from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
@@ -22,6 +23,11 @@ __all__ = [
     "SyntheticImages",
     "TensorLoader",
     "UniformImages",
+    "Forgetting",
+    "ImageData",
+    "Removal",
+    "Split",
+    "TensorLoader",
     "cifar",
     "digits",
     "digits_rgb",

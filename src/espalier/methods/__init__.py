@@ -5,6 +5,23 @@ from espalier.methods.distillation import Distillation
 from espalier.methods.magnitude import Magnitude
 from espalier.methods.masked import MaskedRetraining
 from espalier.methods.method import LossTerm, Method
+from espalier.methods.mutation import MutationSchedule
 from espalier.methods.partial_map import PartialMap
+from espalier.methods.regrowth import GradientGrowth, MomentumGrowth, RandomGrowth
+from espalier.methods.sparse_training import SparseTraining
 
-__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "RhoSchedule"]
+__all__ = [
+    "ADMM",
+    "Distillation",
+    "GradientGrowth",
+    "LossTerm",
+    "Magnitude",
+    "MaskedRetraining",
+    "Method",
+    "MomentumGrowth",
+    "MutationSchedule",
+    "PartialMap",
+    "RandomGrowth",
+    "RhoSchedule",
+    "SparseTraining",
+]

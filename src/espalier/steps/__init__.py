@@ -4,10 +4,13 @@ from espalier.steps.check import alternation
 from espalier.steps.check_patterns import index_storage, library_energy, pattern_energy
 from espalier.steps.context import Context, DesignerContext
 from espalier.steps.distill import distill
+from espalier.steps.masked_gradient import masked_gradient
 from espalier.steps.rewrite import rewrite
+from espalier.steps.sparse_train import sparse_train
 from espalier.steps.state import State
 from espalier.steps.synthetic import prune_synthetic, receive
 from espalier.steps.training import constrain, retrain, train
+from espalier.steps.training_cost import dense_cost, sparse_cost
 
 __all__ = [
     "Context",
@@ -23,5 +26,15 @@ __all__ = [
     "receive",
     "retrain",
     "rewrite",
+    "State",
+    "alternation",
+    "constrain",
+    "dense_cost",
+    "distill",
+    "masked_gradient",
+    "retrain",
+    "rewrite",
+    "sparse_cost",
+    "sparse_train",
     "train",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from espalier.methods import LossTerm, Method
 from espalier.steps.context import Context
-from espalier.tasks import Journal, MethodCallback
+from espalier.tasks import ForgettingCallback, Journal, MethodCallback
 from espalier.tasks.journal import Series
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -42,6 +42,8 @@ def fit(
     method: Method | None,
     examine: Callable[[nn.Module], dict[str, float]] | None = None,
     terms: Sequence[LossTerm] = (),
+    forgetting: ForgettingCallback | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Fitted:
     """Train ``model`` in place.
 
@@ -58,6 +60,8 @@ def fit(
         method: What pulls the weights into their sets; None trains freely.
         examine: Figures of the model, taken whenever the method reports some.
         terms: What the task adds to its loss.
+        forgetting: Counts forgetting events, and may drop examples on the way.
+        callbacks: Further ones, called before the method's.
 
     Raises:
         ValueError: The resume checkpoint is damaged; the message names it.
@@ -70,20 +74,23 @@ def fit(
     task.terms = terms
     checkpoint = context.folder / "last.ckpt"
     context.folder.mkdir(parents=True, exist_ok=True)
-    batches = context.data.train_loader(context.seed)
+    batches = context.data.train_loader(context.seed, with_index=forgetting is not None)
     seed = f"{context.seed}/{context.key}"
     journal = Journal(checkpoint, loader=batches, seed=seed, first_epoch=first_epoch, on_epoch=context.on_epoch)
-    callbacks: list[pl.Callback] = [] if method is None else [MethodCallback(method, examine)]
+    hooks: list[pl.Callback] = [*callbacks, *([] if method is None else [MethodCallback(method, examine)])]
+    if forgetting is not None:
+        hooks.append(forgetting)
     loaders = [context.data.val_loader()] + ([context.data.test_loader()] if context.test_every_epoch else [])
     with warnings.catch_warnings(), quiet_lightning():
         for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer = pl.Trainer(
             max_epochs=epochs,
-            callbacks=[*callbacks, journal],
+            callbacks=[*hooks, journal],
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=int(forgetting is not None),  # else Lightning goes on counting the batches of the first epoch
             **context.trainer,
         )
         trainer.fit(

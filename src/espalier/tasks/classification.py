@@ -43,6 +43,7 @@ class Classification(pl.LightningModule):
         self.optimizer, self.rate_factor, self.label_smoothing = optimizer, rate_factor, label_smoothing
         self.penalties: list[Callable[[], None]] = []  # add to the gradients after they are clipped
         self.terms: Sequence[LossTerm] = ()  # join the loss, each under its own name
+        self.observers: list[Callable[..., None]] = []  # told of a training batch: numbers of its samples, whether each is right
         self.epoch_figures: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
         self.bad_step: Tensor | None = None
@@ -66,9 +67,11 @@ class Classification(pl.LightningModule):
         self.sums = {}
         self.bad_step = torch.tensor(-1, device=self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
+        images, labels, *index = batch
         logits = self(images)
+        for observe in self.observers:
+            observe(*index, logits.detach().argmax(1) == labels)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self._sum("train", loss.detach() * len(labels), len(labels))
         for term in self.terms:

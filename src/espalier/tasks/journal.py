@@ -45,11 +45,11 @@ class Journal(pl.callbacks.Checkpoint):
         return weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"series": self.series, "best": self.best, "epochs_done": self.epochs_done}
+        return {"series": self.series, "best": self.best, "epochs_done": self.epochs_done, "loader": self.loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.series, self.best, self.epochs_done = state_dict["series"], state_dict["best"], state_dict["epochs_done"]
-        self.loader.set_epoch(self.epochs_done)
+        self.loader.load_state_dict(state_dict["loader"])  # Lightning restores a loader's own only in the middle of an epoch
         for progress, figures in by_epoch(self.series, after=self.first_epoch):
             self.on_epoch(progress, figures)
 
