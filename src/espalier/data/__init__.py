@@ -3,8 +3,8 @@
 from espalier.data.augment import Augment
 from espalier.data.cifar import cifar
 from espalier.data.digits import digits, digits_rgb
-from espalier.data.form import ImageFormat
 from espalier.data.forgetting import Forgetting, Removal
+from espalier.data.form import ImageFormat
 from espalier.data.imagenet import imagenet, imagenet_sample
 from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
@@ -15,19 +15,16 @@ from espalier.data.synthetic_images import BatchNormImages, GaussianImages, Smoo
 __all__ = [
     "Augment",
     "BatchNormImages",
+    "Forgetting",
     "GaussianImages",
     "ImageData",
     "ImageFormat",
+    "Removal",
     "SmoothedImages",
     "Split",
     "SyntheticImages",
     "TensorLoader",
     "UniformImages",
-    "Forgetting",
-    "ImageData",
-    "Removal",
-    "Split",
-    "TensorLoader",
     "cifar",
     "digits",
     "digits_rgb",
