@@ -12,7 +12,7 @@ import espalier
 ROOT = Path(espalier.__file__).parent
 FLOORS = [
     {"constraints", "models", "metrics", "devices", "files"},
-    {"record", "workload", "packing", "methods", "data"},
+    {"record", "workload", "packing", "storage", "methods", "data"},
     {"rewrites", "tasks"},
     {"frames"},
     {"steps", "tables"},
