@@ -32,7 +32,9 @@ def test_projection_is_feasible_idempotent_and_no_worse_than_equal_distance(valu
 def test_each_value_is_the_mean_of_its_weights_and_the_nearest_one() -> None:
     weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
     clusters = Clusters(3, False)
-    projected, book, index = (found[A] for found in (clusters.project({A: weight}), clusters.codebook({A: weight}), clusters.level_index({A: weight})))
+    projected, book, index = (
+        found[A] for found in (clusters.project({A: weight}), clusters.codebook({A: weight}), clusters.level_index({A: weight}))
+    )
     assert torch.equal(book[index], projected)
     for value in book:
         assert weight[projected == value].double().mean().item() == pytest.approx(value.item(), abs=1e-6)

@@ -1,5 +1,6 @@
 """The encoder against the definition in plain loops, and back again."""
 
+import itertools
 import time
 
 import pytest
@@ -53,10 +54,12 @@ def test_encoding_is_the_definition_and_decodes(stream: list[float], index_bits:
     matrix = weight.view(rows, -1)
     by_row = encode(matrix, matrix != 0, index_bits=index_bits, by_row=True)
     entries = [by_hand(row, index_bits) for row in matrix.tolist()]
-    assert list(zip(by_row.skips.tolist(), by_row.values.tolist(), strict=True)) == sum(entries, [])
+    assert list(zip(by_row.skips.tolist(), by_row.values.tolist(), strict=True)) == [*itertools.chain(*entries)]
     assert torch.equal(decode(by_row), matrix)
-    assert relative_size(matrix != 0, 3, index_bits=index_bits, by_row=True).bits == by_row.bits(3) == 32 * rows + (3 + index_bits) * sum(
-        map(len, entries)
+    assert (
+        relative_size(matrix != 0, 3, index_bits=index_bits, by_row=True).bits
+        == by_row.bits(3)
+        == 32 * rows + (3 + index_bits) * sum(map(len, entries))
     )
 
 

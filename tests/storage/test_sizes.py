@@ -28,9 +28,9 @@ def test_formats_by_hand() -> None:
     assert structured_size(BLOCK, 8).bits == 4 * 8 + 4 + 6
     assert bitmap_size(BLOCK, 8).bits == 4 * 8 + 24
     assert csr_size(BLOCK, 8).bits == 4 * 8 + 32 * 5 + 4 * 3
-    rows, columns = dense_block(BLOCK) or (None, None)
-    assert rows is not None and columns is not None
-    assert (rows.tolist(), columns.tolist()) == ([False, True, False, True], [False, False, True, False, True, False])
+    block = dense_block(BLOCK)
+    assert block is not None
+    assert tuple(part.tolist() for part in block) == ([False, True, False, True], [False, False, True, False, True, False])
     assert stored_size(BLOCK, 8) == structured_size(BLOCK, 8)
 
 

@@ -67,7 +67,7 @@ class Clusters:
 
     def _values(self, target: Target, weight: Tensor) -> Tensor:
         flat = weight.detach().flatten()
-        distinct = flat.unique() if flat.isfinite().all() else flat[:0]  # the fit below refuses what is not finite
+        distinct = torch.unique(flat) if flat.isfinite().all() else flat[:0]  # the fit below refuses what is not finite
         most = 2**self.start.bits - self.start.zero
         if 0 < len(distinct) <= most:
             return distinct

@@ -111,7 +111,8 @@ def _row_size(kept: Tensor) -> int:
 def _check(weight: Tensor, kept: Tensor, index_bits: int) -> None:
     if weight.shape != kept.shape or kept.dtype != torch.bool:
         raise ValueError(
-            f"the mask has shape {tuple(kept.shape)} and type {kept.dtype}, the weight shape {tuple(weight.shape)}; give a bool mask of its shape."
+            f"the mask has shape {tuple(kept.shape)} and type {kept.dtype}, the weight shape {tuple(weight.shape)}; "
+            "give a bool mask of its shape."
         )
     if index_bits < 1:
         raise ValueError(f"index_bits={index_bits}: an index has at least 1 bit; store a weight without zeros densely.")
