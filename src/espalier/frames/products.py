@@ -2,8 +2,8 @@
 
 Source: admm-nn-s, A4. The engine is Intel MKL on both sides, ``gemm`` and ``sparse_s_mm`` on compressed sparse rows, called through
 PyTorch: the strongest sparse product that PyTorch has on a CPU. Its column numbers are absolute and need no decoding one by one, as
-relative indices would, so that it errs in favour of non-structured pruning. One thread; its own time on the CPU is taken, so that neighbours
-on a shared machine, which interrupt the longest kernels most, don't count.
+relative indices would, so that it errs in favour of non-structured pruning. It runs on one thread, and the time is that of the thread on
+the CPU, so that neighbours on a shared machine, which interrupt the longest kernels most, don't count.
 """
 
 import statistics
