@@ -18,7 +18,7 @@ def error(weight: torch.Tensor, projected: torch.Tensor) -> float:
 
 
 @given(VALUES, st.integers(1, 3))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_projection_is_feasible_idempotent_and_no_worse_than_equal_distance(values: list[float], bits: int) -> None:
     weight, clusters = torch.tensor(values), Clusters(bits, False)
     projected = clusters.project({A: weight})[A]
