@@ -12,7 +12,7 @@ import espalier
 ROOT = Path(espalier.__file__).parent
 FLOORS = [
     {"constraints", "models", "metrics", "devices", "files"},
-    {"record", "workload", "packing", "methods", "data", "training_cost"},
+    {"record", "workload", "packing", "storage", "methods", "data", "training_cost"},
     {"rewrites", "tasks"},
     {"frames"},
     {"steps", "tables"},

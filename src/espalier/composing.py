@@ -27,6 +27,14 @@ ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity a
 OPTIMIZER_DEFAULTS = {"weight_decay": 0.0}  # the same for an optimizer's keys: PyTorch's own values
 READ_BY_CONSTRAIN = ("bn_images",)  # keys of an identity that only steps with a constraint read
 
+
+def published_cells(name: str) -> dict[str, dict[str, float]]:
+    """Return the figures of a quoted table, row -> column -> figure: ``${published:PAPER/TABLE}`` in a config, for checks."""
+    rows = table(name).rows.items()
+    return {row: {title: cell.value for title, cell in entry.cells.items() if isinstance(cell.value, float)} for row, entry in rows}
+
+
+OmegaConf.register_new_resolver("published", published_cells, replace=True)
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 
 

@@ -169,3 +169,9 @@ def test_seeds_of_stale_runs_are_named_where_they_are_ones_own(tab: Table) -> No
 def test_an_unknown_scale_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no scale 'dsk' of made-up/tab; did you mean 'desk'\?"):
         compare(made_up(tmp_path).table("tab"), [], [], "dsk")
+
+
+def test_what_a_check_step_measured_stands_under_the_device_of_its_record(tab: Table) -> None:
+    own = [record("admm", seed, metrics={"top1_pct": 98.0, "latency_ms_p50": 2.0 + seed}, device=f"cpu {seed // 2}") for seed in range(3)]
+    cells = [cell for cell in compare(tab, own, [], "desk") if (cell.row, cell.column) == ("admm", "latency_ms_p50")]
+    assert [(cell.device, cell.ours_mean, cell.comparable) for cell in cells] == [("cpu 0", 2.5, False), ("cpu 1", 4.0, False)]

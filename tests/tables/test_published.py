@@ -72,7 +72,7 @@ def test_a_malformed_table_names_file_line_key_and_way_out(tmp_path: Path, wrong
         ),
         ("tab/deep_admm", "tab/quoted", "no table has a row 'tab/quoted' to run"),
         ('"tab/deep_admm", "top1_pct"', '"tab/deep_admm", "top_pct"', "no metric 'top_pct'; did you mean 'top1_pct'"),
-        ('m("tab/deep_admm", "top1_pct")', 'exec("x")', "calls exec; a claim knows m, series_mean, first, last, abs, min, max"),
+        ('m("tab/deep_admm", "top1_pct")', 'exec("x")', "calls exec; a claim knows m, series_mean, first, last, at_loss, abs, min, max"),
         ('m("tab/deep_admm", "top1_pct")', "m(row, name)", "needs two plain strings, TABLE/ROW and a name"),
         ("at_most: 0.5", "at_most: 0.5, at_least: 0", "claims.0.tests.0: give exactly one of at_least and at_most"),
         ("at_most: 0.5", "at_most: 0.5, at_most: 1", "key 'at_most' stands here a second time; remove one."),

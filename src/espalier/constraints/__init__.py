@@ -4,6 +4,7 @@ from espalier.constraints.assigning import assign
 from espalier.constraints.assignment import Assignment, prunable
 from espalier.constraints.budget import Budget
 from espalier.constraints.choosing import largest
+from espalier.constraints.clusters import Clusters
 from espalier.constraints.constraint import Constraint, Target, Weights
 from espalier.constraints.filter_column import FilterColumn
 from espalier.constraints.frozen import Frozen, Pinned, Support, as_frozen, frozen_from_state
@@ -50,6 +51,7 @@ __all__ = [
     "BalancedKernels",
     "Binary",
     "Budget",
+    "Clusters",
     "Codebook",
     "Constraint",
     "FilterColumn",

@@ -54,7 +54,7 @@ class Cpu:
         batch = example.repeat(self.batch_size, *[1] * (example.ndim - 1))
         training = model.training
         model.eval()
-        with machine_lock(), _threads(self.num_threads), torch.inference_mode():
+        with machine_lock(), threads(self.num_threads), torch.inference_mode():
             for _ in range(self.num_warmup):
                 model(batch)
             times_ms = []
@@ -98,7 +98,8 @@ def machine_lock() -> Iterator[None]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use that many threads, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

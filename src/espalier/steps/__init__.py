@@ -4,10 +4,13 @@ from espalier.steps.check import alternation
 from espalier.steps.check_patterns import index_storage, library_energy, pattern_energy
 from espalier.steps.context import Context, DesignerContext
 from espalier.steps.distill import distill
+from espalier.steps.formulas import harmonic_totals, storage_gap
+from espalier.steps.kernels import pruning_to_performance
 from espalier.steps.masked_gradient import masked_gradient
 from espalier.steps.rewrite import rewrite
 from espalier.steps.sparse_train import sparse_train
 from espalier.steps.state import State
+from espalier.steps.storage import random_masks, stored
 from espalier.steps.synthetic import prune_synthetic, receive
 from espalier.steps.training import constrain, retrain, train
 from espalier.steps.training_cost import dense_cost, sparse_cost
@@ -20,15 +23,20 @@ __all__ = [
     "constrain",
     "dense_cost",
     "distill",
+    "harmonic_totals",
     "index_storage",
     "library_energy",
     "masked_gradient",
     "pattern_energy",
     "prune_synthetic",
+    "pruning_to_performance",
+    "random_masks",
     "receive",
     "retrain",
     "rewrite",
     "sparse_cost",
     "sparse_train",
+    "storage_gap",
+    "stored",
     "train",
 ]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from espalier.record import Record
 from espalier.tables import expressions
+from espalier.tables.curves import NoCrossingError, at_accuracy
 from espalier.tables.intervals import mean_interval
 from espalier.tables.placing import Place, SourceName, missing, place_of_claim, place_of_part, rows_of
 from espalier.tables.published import Paper
@@ -194,7 +195,7 @@ def _read(test: Inequality, place: Place) -> _Read:
     for seed in seeds:
         try:
             value = expressions.evaluate(test.expression, {}, {}, _functions({row: chosen[row].by_seed[seed] for row in rows}))
-        except _MissingError as error:
+        except (_MissingError, NoCrossingError) as error:
             return _Read(obstacle=f"{error} (seed {seed})")
         if value is None:
             return _Read(obstacle=f"'{test.expression}' divides by zero (seed {seed})")
@@ -223,8 +224,13 @@ def _functions(by_row: Mapping[str, Record]) -> dict[str, Callable[..., float]]:
         end = series[-1][0]
         return statistics.fmean(y for x, y in series if last_epochs is None or x > end - last_epochs)
 
+    def at_loss(points_lost: float, dense: str, name: str, *rows: str) -> float:
+        aim = m(dense, "top1_pct") - points_lost
+        return at_accuracy(aim, [m(row, "top1_pct") for row in rows], [m(row, name) for row in rows])
+
     return {
         "m": m,
+        "at_loss": at_loss,
         "series_mean": series_mean,
         "first": lambda row, name: points(row, name)[0][1],
         "last": lambda row, name: points(row, name)[-1][1],

@@ -92,8 +92,8 @@ def compare(
     """Return every cell of a table at one scale, row by row.
 
     A cell pools the seeds of one row at one scale on the same data, never variants. A measured column takes the measurements of exactly the
-    weights that a record ended with, and has one cell per setting (device, threads, engine, frame, precision, batch): times of different
-    settings are never averaged.
+    weights that a record ended with, or, without any, what a check step of the row measured. It has one cell per setting (device, threads,
+    engine, frame, precision, batch; of a check the device): times of different settings are never averaged.
 
     Args:
         table: Published table.
@@ -215,15 +215,19 @@ def _known(record: Record) -> dict[str, float]:
 def _measured(title: str, chosen: Selection, measurements: Iterable[Measurement]) -> dict[str, _Figures]:
     """Return setting -> values; of two measurements of the same weights in the same setting the newer counts."""
     seeds: dict[str, list[int]] = {}
+    found: dict[str, dict[int, float]] = {}
     for seed, record in chosen.by_seed.items():
         if record.checkpoint is not None:
             seeds.setdefault(record.checkpoint, []).append(seed)
-    found: dict[str, dict[int, float]] = {}
     for one in sorted(measurements, key=lambda measurement: measurement.started):
         value = one.metrics.get(title)
         if one.weights == "trained" and value is not None:
             for seed in seeds.get(one.checkpoint, []):
                 found.setdefault(setting(one), {})[seed] = value
+    if not found:  # a check step of the row measured it
+        for seed, record in chosen.by_seed.items():
+            if (value := record.metrics.get(title)) is not None:
+                found.setdefault(record.device, {})[seed] = value
     return {name: _Figures(dict(sorted(by_seed.items())), (name,)) for name, by_seed in found.items()}
 
 

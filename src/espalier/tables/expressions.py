@@ -8,6 +8,7 @@ from typing import Any
 from simpleeval import InvalidExpression, SimpleEval
 
 FUNCTIONS = ("m", "series_mean", "first", "last")  # of claims: row and name -> number
+CURVES = ("at_loss",)  # of claims: points lost, dense row, name, and the rows of a curve -> number
 HELPERS: dict[str, Callable[..., float]] = {"abs": abs, "min": min, "max": max}
 
 
@@ -55,13 +56,24 @@ def readings(expression: str) -> list[tuple[str, str, str]]:
         function = ast.unparse(node.func)
         if function in HELPERS:
             continue
+        if function in CURVES:
+            found += _curve(node)
+            continue
         if function not in FUNCTIONS:
-            raise ValueError(f"'{expression}' calls {function}; a claim knows {', '.join((*FUNCTIONS, *HELPERS))}")
+            raise ValueError(f"'{expression}' calls {function}; a claim knows {', '.join((*FUNCTIONS, *CURVES, *HELPERS))}")
         texts = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant) and isinstance(argument.value, str)]
         if len(texts) != 2:
             raise ValueError(f"'{ast.unparse(node)}' needs two plain strings, TABLE/ROW and a name")
         found.append((function, texts[0], texts[1]))
     return found
+
+
+def _curve(call: ast.Call) -> list[tuple[str, str, str]]:
+    texts = [argument.value for argument in call.args[1:] if isinstance(argument, ast.Constant) and isinstance(argument.value, str)]
+    if len(texts) != len(call.args) - 1 or len(texts) < 4:
+        raise ValueError(f"'{ast.unparse(call)}' needs points lost, then plain strings: the dense TABLE/ROW, a name, two rows or more")
+    dense, name, *rows = texts
+    return [(ast.unparse(call.func), row, metric) for row in (dense, *rows) for metric in ("top1_pct", *([name] if row != dense else []))]
 
 
 def with_row(expression: str, row: str) -> str:

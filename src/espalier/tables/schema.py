@@ -282,7 +282,8 @@ class Inequality(Strict):
 
     Args:
         name: What it asks, in a few words.
-        expression: Arithmetic over ``m("TABLE/ROW", "metric")``, ``series_mean``, ``first`` and ``last`` (``TABLE/ROW``, series name).
+        expression: Arithmetic over ``m("TABLE/ROW", "metric")``, ``series_mean``, ``first`` and ``last`` (``TABLE/ROW``, series name), and
+            ``at_loss(POINTS, "DENSE ROW", "metric", "ROW", ..)``: the metric where a curve has lost so many points of top-1.
         at_least: Lower bound of the mean; or
         at_most: its upper bound.
         tolerance: Noise granted on top of the bound, in the expression's unit.
