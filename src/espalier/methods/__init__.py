@@ -6,5 +6,6 @@ from espalier.methods.magnitude import Magnitude
 from espalier.methods.masked import MaskedRetraining
 from espalier.methods.method import LossTerm, Method
 from espalier.methods.partial_map import PartialMap
+from espalier.methods.purification import Purification
 
-__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "RhoSchedule"]
+__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "Purification", "RhoSchedule"]

@@ -129,10 +129,11 @@ def shrunk(model: nn.Module, example: Tensor) -> Shrunk:
 
 
 def taken(tensor: Tensor, index: Index) -> Tensor:
-    """Return a tensor cut to what is kept along its first axes."""
+    """Return a tensor cut to what is kept along its first axes, in the memory format it has."""
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
     for axis, kept in enumerate(index):
         tensor = tensor.index_select(axis, kept.to(tensor.device))
-    return tensor
+    return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _outputs(model: nn.Module, example: Tensor) -> Tensor:

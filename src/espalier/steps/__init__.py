@@ -3,8 +3,22 @@
 from espalier.steps.check import alternation
 from espalier.steps.context import Context
 from espalier.steps.distill import distill
+from espalier.steps.paths import purify, shrink, silence, unused_paths
 from espalier.steps.rewrite import rewrite
 from espalier.steps.state import State
 from espalier.steps.training import constrain, retrain, train
 
-__all__ = ["Context", "State", "alternation", "constrain", "distill", "retrain", "rewrite", "train"]
+__all__ = [
+    "Context",
+    "State",
+    "alternation",
+    "constrain",
+    "distill",
+    "purify",
+    "retrain",
+    "rewrite",
+    "shrink",
+    "silence",
+    "train",
+    "unused_paths",
+]
