@@ -14,7 +14,7 @@ from espalier.constraints import Assignment, Constraint, Sparse, Structure, Targ
 from espalier.frames import Cpu
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import digest
-from espalier.rewrites import Rewrite, rewritten, shrunk, untrusted
+from espalier.rewrites import Rewrite, rewritten, shrunk, silence, untrusted
 from espalier.tables.published import experiment_roots
 from espalier.workload import workload
 
@@ -90,22 +90,23 @@ def frozen(model: nn.Module) -> Assignment | None:
     return sets if isinstance(sets, Assignment) else None
 
 
-def shrink(model: nn.Module, example: Tensor) -> nn.Module:
+def shrink(model: nn.Module, example: Tensor, *, silent: bool = False) -> nn.Module:
     """Return a small dense copy of a pruned network: filters that nobody reads and channels that nothing feeds are cut out.
 
     It computes what ``model`` computes in evaluation mode, which is checked on ``example``. ``save`` notes how to rebuild it, and
-    ``frozen`` gives its masks. An empty filter with a bias, or with batch norm behind it, writes a constant and stays;
-    ``espalier.rewrites.silence`` takes such constants away, before the last training.
+    ``frozen`` gives its masks. An empty filter with a bias, or with batch norm behind it, writes a constant and stays.
 
     Args:
         model: A network that ``torch.fx`` can follow, pruned by whatever means.
         example: A batch of what it takes.
+        silent: Take the constants of empty filters away first. Far more is cut, and the outputs change: look at the accuracy, and retrain
+            if it fell. Training within sets that ``espalier.rewrites.silence`` gave needs no such thing.
 
     Raises:
         ValueError: ``torch.fx`` cannot follow it.
         RuntimeError: An output changed by more than 1e-4 of the largest.
     """
-    small = shrunk(model, example)
+    small = shrunk(silence(model, example)[0] if silent else model, example)
     object.__setattr__(small.model, _FROZEN, small.frozen(frozen(model)))
     object.__setattr__(small.model, _REWRITES, [*getattr(model, _REWRITES, []), small.rewrite])
     return small.model
