@@ -31,6 +31,10 @@ def test_the_rate_of_the_convolutions_leaves_linear_layers_out() -> None:
 def test_layers_count_where_a_frozen_set_holds_them() -> None:
     model = network()
     assert layer_figures(State(model.state_dict())) == {}
+    bias = Target("0.bias")
+    assert (
+        layer_figures(State(model.state_dict(), Assignment([([bias], Support({bias: torch.tensor([True, False])}, "unused paths"))]))) == {}
+    )
     targets = [Target("0.weight"), Target("2.weight")]
     frozen = Assignment([([target], Support({target: model.get_parameter(target.parameter) != 0}, "unstructured")) for target in targets])
     figures = layer_figures(State(model.state_dict(), frozen))

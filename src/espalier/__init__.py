@@ -6,7 +6,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
   ``export``, ``plot``, ``report``, ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
-- Any network: ``prune``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
+- Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
 Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
-    from espalier.interface import frozen, load, measure, project, prune, save
+    from espalier.interface import frozen, load, measure, project, prune, save, shrink
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
@@ -48,6 +48,7 @@ HOMES = {
     "run_overrides": "espalier.running",
     "runs": "espalier.inventory",
     "save": "espalier.interface",
+    "shrink": "espalier.interface",
     "table": "espalier.inventory",
 }
 
@@ -76,6 +77,7 @@ __all__ = [
     "run_overrides",
     "runs",
     "save",
+    "shrink",
     "table",
 ]
 

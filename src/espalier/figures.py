@@ -67,7 +67,9 @@ def layer_figures(state: State) -> dict[str, float]:
     """Return each constrained layer's rate, their extremes, and the zeros over all of them; nothing where nothing is frozen."""
     if state.frozen is None:
         return {}
-    names = dict.fromkeys(target.parameter for target in state.frozen.targets)
+    names = dict.fromkeys(target.parameter for target in state.frozen.targets if state.weights[target.parameter].ndim > 1)  # no bias, no BN
+    if not names:
+        return {}
     sizes = {name: (state.weights[name].numel(), int(state.weights[name].count_nonzero())) for name in names}
     rates = {name: total / max(kept, 1) for name, (total, kept) in sizes.items()}
     total, kept = (sum(figures) for figures in zip(*sizes.values(), strict=True))

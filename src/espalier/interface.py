@@ -14,13 +14,14 @@ from espalier.constraints import Assignment, Constraint, Sparse, Structure, Targ
 from espalier.frames import Cpu
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import digest
-from espalier.rewrites import Rewrite, rewritten, untrusted
+from espalier.rewrites import Rewrite, rewritten, shrunk, silence, untrusted
 from espalier.tables.published import experiment_roots
 from espalier.workload import workload
 
 SetFactory = Callable[..., Constraint]
 TRUSTED = ("espalier.models.", "timm.", "espalier.rewrites.")  # packages whose models and rewrites a checkpoint may name
 _FROZEN = "espalier_frozen"  # attribute of a pruned model that holds its frozen sets
+_REWRITES = "espalier_rewrites"  # attribute of a shrunk model that says how it came from the large one
 
 
 def _factory(constraint: str | Structure | SetFactory) -> SetFactory:
@@ -89,6 +90,28 @@ def frozen(model: nn.Module) -> Assignment | None:
     return sets if isinstance(sets, Assignment) else None
 
 
+def shrink(model: nn.Module, example: Tensor, *, silent: bool = False) -> nn.Module:
+    """Return a small dense copy of a pruned network: filters that nobody reads and channels that nothing feeds are cut out.
+
+    It computes what ``model`` computes in evaluation mode, which is checked on ``example``. ``save`` notes how to rebuild it, and
+    ``frozen`` gives its masks. An empty filter with a bias, or with batch norm behind it, writes a constant and stays.
+
+    Args:
+        model: A network that ``torch.fx`` can follow, pruned by whatever means.
+        example: A batch of what it takes.
+        silent: Take the constants of empty filters away first. Far more is cut, and the outputs change: look at the accuracy, and retrain
+            if it fell. Training within sets that ``espalier.rewrites.silence`` gave needs no such thing.
+
+    Raises:
+        ValueError: ``torch.fx`` cannot follow it.
+        RuntimeError: An output changed by more than 1e-4 of the largest.
+    """
+    small = shrunk(silence(model, example)[0] if silent else model, example)
+    object.__setattr__(small.model, _FROZEN, small.frozen(frozen(model)))
+    object.__setattr__(small.model, _REWRITES, [*getattr(model, _REWRITES, []), small.rewrite])
+    return small.model
+
+
 def save(model: nn.Module, path: str | Path, *, config: Mapping[str, Any] | None = None, rewrites: Sequence[Rewrite] = ()) -> PackReport:
     """Write a packed checkpoint; print the report to see where its bytes go.
 
@@ -97,7 +120,9 @@ def save(model: nn.Module, path: str | Path, *, config: Mapping[str, Any] | None
         path: File to write, ``.safetensors``.
         config: How to rebuild the model, ``{"_target_": ..., **arguments}``; without it ``load`` wants a model to fill.
         rewrites: What was done to the model that ``config`` builds, ``{"_target_": ..., **arguments}`` each; ``load`` does it again.
+            Those that ``shrink`` and ``load`` noted join by themselves.
     """
+    rewrites = [*rewrites, *(noted for noted in getattr(model, _REWRITES, []) if noted not in rewrites)]
     meta = {"model": dict(config) if config else None, **({"rewrites": [dict(rewrite) for rewrite in rewrites]} if rewrites else {})}
     return pack(Path(path), model.state_dict(), frozen(model), meta)
 
@@ -128,6 +153,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {type(model).__name__}: {error}") from error
     object.__setattr__(model, _FROZEN, sets)
+    object.__setattr__(model, _REWRITES, meta.get("rewrites", []))
     return model.eval()
 
 
@@ -180,4 +206,4 @@ def measure(
     return pd.Series(figures, name=type(model).__name__)
 
 
-__all__ = ["frozen", "load", "measure", "project", "prune", "save"]
+__all__ = ["frozen", "load", "measure", "project", "prune", "save", "shrink"]

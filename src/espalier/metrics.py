@@ -161,6 +161,12 @@ METRICS: tuple[Metric, ...] = (
         "bits of the places in absolute CSR, 16-bit / in the kernel format",
     ),
     Metric("check/weights_difference_max", "", "counted", "lower", "largest difference of a weight between the two runs of a check"),
+    Metric("paths/logits_change_max", "", "counted", "lower", "largest change of a logit by unused path removal, held-out images"),
+    Metric("paths/sweeps", "", "counted", "lower", "sweeps of unused path removal, or of purification with it, until nothing changes"),
+    Metric("paths/empty_groups", "", "counted", "neither", "empty filters and empty channels before unused path removal"),
+    Metric("purified/channels", "", "counted", "neither", "channels that purification emptied"),
+    Metric("shrunk/logits_change_max", "", "counted", "lower", "largest change of a logit by cutting to smaller tensors, held-out images"),
+    Metric("shrunk/speedup", "x", "measured", "higher", "forward pass before cutting / after, medians of passes in turn on one thread"),
     Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
 )
 

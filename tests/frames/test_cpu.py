@@ -1,12 +1,15 @@
-"""The lock that keeps measurements apart."""
+"""The lock that keeps measurements apart, and passes taken in turn."""
 
 import logging
 import threading
+import time
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from espalier.frames import cpu
-from espalier.frames.cpu import machine_lock
+from espalier.frames.cpu import interleaved, machine_lock
 
 
 def test_a_measurement_waits_for_another_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -26,3 +29,24 @@ def test_a_measurement_waits_for_another_and_says_so(monkeypatch: pytest.MonkeyP
     other.join(5)
     assert done == ["first", "second"]
     assert [record.message for record in caplog.records if "espalier-measure.lock" in record.message]
+
+
+class Waiting(nn.Module):
+    """Sleeps for as long as it is told, and notes its passes."""
+
+    def __init__(self, seconds: float, passes: list[float]) -> None:
+        super().__init__()
+        self.seconds, self.passes = seconds, passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.append(self.seconds)
+        time.sleep(self.seconds)
+        return x
+
+
+def test_passes_are_taken_in_turn_and_their_medians_returned_in_order() -> None:
+    passes: list[float] = []
+    slow, fast = interleaved([Waiting(0.02, passes), Waiting(0.0, passes)], torch.zeros(1), num_warmup=1, num_runs=3)
+    assert passes == [0.02, 0.0] * 4
+    assert slow >= 20.0
+    assert fast < slow

@@ -104,6 +104,9 @@ def lenet5() -> LeNet5:
     [
         ("lenet5-columns", COLUMN, {"conv2": (150, 500), "fc1": (200, 800)}),
         ("lenet5-filters", FILTER, {"conv1": (8, 20), "conv2": (15, 50), "fc1": (75, 500)}),
+        ("lenet5-columns-5x", COLUMN, {"conv2": (224, 500), "fc1": (350, 800)}),
+        ("lenet5-columns-5x-filters", FILTER, {"conv1": (8, 20), "conv2": (22, 50), "fc1": (217, 500)}),
+        ("lenet5-filters-5x", FILTER, {"conv1": (8, 20), "conv2": (10, 50), "fc1": (95, 500)}),
     ],
 )
 def test_rate_files_of_prm_keep_the_stated_groups(name: str, structure: Structure, kept: dict[str, tuple[int, int]]) -> None:

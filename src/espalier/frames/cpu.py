@@ -4,7 +4,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,6 +80,26 @@ class Cpu:
             versions={"torch": version("torch")},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def interleaved(models: Sequence[nn.Module], batch: Tensor, *, num_warmup: int, num_runs: int) -> list[float]:
+    """Return the median time of a forward pass of each model in ms, one thread, passes taken in turn: what slows one slows the others.
+
+    Args:
+        models: Networks in evaluation mode.
+        batch: What they take.
+        num_warmup: Passes of each before the clock runs.
+        num_runs: Passes of each timed one by one.
+    """
+    times_ms: list[list[float]] = [[] for _ in models]
+    with machine_lock(), _threads(1), torch.inference_mode():
+        for number in range(num_warmup + num_runs):
+            for model, taken in zip(models, times_ms, strict=True):
+                start = time.perf_counter_ns()
+                model(batch)
+                if number >= num_warmup:
+                    taken.append((time.perf_counter_ns() - start) / 1e6)
+    return [statistics.median(taken) for taken in times_ms]
 
 
 @contextmanager

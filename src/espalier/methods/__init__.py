@@ -25,3 +25,6 @@ __all__ = [
     "RhoSchedule",
     "SparseTraining",
 ]
+from espalier.methods.purification import Purification
+
+__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "Purification", "RhoSchedule"]

@@ -2,5 +2,18 @@
 
 from espalier.rewrites.fold_batch_norm import fold_batch_norm
 from espalier.rewrites.replay import Rewrite, rewritten, untrusted
+from espalier.rewrites.shrink import Shrunk, shrink, shrunk
+from espalier.rewrites.unused_paths import Removal, remove_unused_paths, silence
 
-__all__ = ["Rewrite", "fold_batch_norm", "rewritten", "untrusted"]
+__all__ = [
+    "Removal",
+    "Rewrite",
+    "Shrunk",
+    "fold_batch_norm",
+    "remove_unused_paths",
+    "rewritten",
+    "shrink",
+    "shrunk",
+    "silence",
+    "untrusted",
+]

@@ -7,6 +7,7 @@ from espalier.steps.distill import distill
 from espalier.steps.formulas import harmonic_totals, storage_gap
 from espalier.steps.kernels import pruning_to_performance
 from espalier.steps.masked_gradient import masked_gradient
+from espalier.steps.paths import purify, shrink, silence, unused_paths
 from espalier.steps.rewrite import rewrite
 from espalier.steps.sparse_train import sparse_train
 from espalier.steps.state import State
@@ -30,13 +31,17 @@ __all__ = [
     "pattern_energy",
     "prune_synthetic",
     "pruning_to_performance",
+    "purify",
     "random_masks",
     "receive",
     "retrain",
     "rewrite",
+    "shrink",
+    "silence",
     "sparse_cost",
     "sparse_train",
     "storage_gap",
     "stored",
     "train",
+    "unused_paths",
 ]
