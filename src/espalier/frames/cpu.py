@@ -92,7 +92,7 @@ def interleaved(models: Sequence[nn.Module], batch: Tensor, *, num_warmup: int, 
         num_runs: Passes of each timed one by one.
     """
     times_ms: list[list[float]] = [[] for _ in models]
-    with machine_lock(), _threads(1), torch.inference_mode():
+    with machine_lock(), threads(1), torch.inference_mode():
         for number in range(num_warmup + num_runs):
             for model, taken in zip(models, times_ms, strict=True):
                 start = time.perf_counter_ns()
