@@ -71,6 +71,35 @@ METRICS: tuple[Metric, ...] = (
     Metric("admm/residual_max", "", "training", "lower", "largest ||W-Z|| / ||W|| over the constrained layers"),
     Metric("admm/residual/*", "", "training", "lower", "||W-Z|| / ||W|| of one layer"),
     Metric("admm/change/*", "", "training", "lower", "||Z-Z_previous|| of one layer"),
+    Metric("groups/tau", "", "training", "neither", "threshold on the RMS of a group: of the soft threshold, then of the hard prune"),
+    Metric("groups/zero_pct", "%", "training", "neither", "share of what the method has set to zero by then: groups, or weights"),
+    Metric("groups/live_pct", "%", "training", "neither", "mean of ||w||^2 / (||w||^2 + eps) over the groups, by their RMS"),
+    Metric(
+        "groups/between_pct",
+        "%",
+        "training",
+        "lower",
+        "share of the groups with norm between 0.05 and 0.3 of their layer's median surviving norm, before the hard prune",
+    ),
+    Metric("groups/collapsed_pct", "%", "training", "higher", "share of the pruned groups with an RMS under 0.2 tau before the hard prune"),
+    Metric(
+        "groups/survivor_norm_ratio", "", "training", "neither", "mean norm of the kept groups before the hard prune / in the dense network"
+    ),
+    Metric("layer/rate_first", "x", "counted", "neither", "weights / non-zero weights of the first convolution"),
+    Metric(
+        "layer/rate_middle", "x", "counted", "neither", "the same of all layers between the first convolution and the last layer, pooled"
+    ),
+    Metric("layer/rate_last", "x", "counted", "neither", "the same of the last layer"),
+    Metric("layer/rate_first_half", "x", "counted", "neither", "the same of the constrained layers' first half by depth, pooled"),
+    Metric("layer/rate_second_half", "x", "counted", "neither", "the same of their second half, pooled"),
+    Metric("layer/rows_zero_pct_min", "%", "counted", "neither", "smallest share of zero rows over the layers whose rows are penalised"),
+    Metric(
+        "layer/columns_zero_pct_min",
+        "%",
+        "counted",
+        "neither",
+        "smallest share of zero columns over the layers whose columns are penalised",
+    ),
     Metric("map/snapped_pct", "%", "training", "neither", "share of the weights that a partial map has fixed to a level"),
     Metric("weights", "", "counted", "lower", "weights without biases and normalisation"),
     Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation"),

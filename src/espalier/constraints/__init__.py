@@ -30,7 +30,8 @@ from espalier.constraints.structures import (
     Structure,
     structure,
 )
-from espalier.constraints.support_set import Rated, SupportSet
+from espalier.constraints.support_set import Grouped, Rated, SupportSet
+from espalier.constraints.threshold import CommonThreshold, Threshold
 
 __all__ = [
     "BLOCK_COLUMN",
@@ -50,10 +51,12 @@ __all__ = [
     "Binary",
     "Budget",
     "Codebook",
+    "CommonThreshold",
     "Constraint",
     "FilterColumn",
     "Frozen",
     "GlobalSparse",
+    "Grouped",
     "Inside",
     "LevelSet",
     "Library",
@@ -68,6 +71,7 @@ __all__ = [
     "Support",
     "SupportSet",
     "Target",
+    "Threshold",
     "UniformLevels",
     "Weights",
     "alternate",

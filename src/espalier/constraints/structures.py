@@ -88,15 +88,19 @@ class Structure:
 
     def mask(self, shape: Sequence[int], kept_G: Tensor) -> Tensor:
         """Return the bool mask of ``shape`` in which the kept groups are True."""
+        return self.spread(shape, kept_G)
+
+    def spread(self, shape: Sequence[int], value_G: Tensor) -> Tensor:
+        """Return the tensor of ``shape`` that holds each group's value at all its members."""
         layout = self._layout(shape)
         if layout.sizes is not None:
-            real_G = layout.sizes.to(kept_G.device) > 0
-            kept_G = torch.zeros_like(real_G).masked_scatter(real_G, kept_G)
-        mask = layout.spread(kept_G)[tuple(map(slice, layout.viewed))]
+            real_G = layout.sizes.to(value_G.device) > 0
+            value_G = torch.zeros(real_G.shape, dtype=value_G.dtype, device=value_G.device).masked_scatter(real_G, value_G)
+        spread = layout.spread(value_G)[tuple(map(slice, layout.viewed))]
         if layout.view is None:
-            return mask
+            return spread
         before, _, after = layout.view.partition(" -> ")
-        return rearrange(mask, f"{after} -> {before}", **parse_shape(torch.empty(*shape, device="meta"), before))
+        return rearrange(spread, f"{after} -> {before}", **parse_shape(torch.empty(*shape, device="meta"), before))
 
     def project(self, weight: Tensor, num_keep: int) -> Tensor:
         """Return the nearest tensor (Euclidean) with at most ``num_keep`` non-zero groups; ties keep the lower index."""

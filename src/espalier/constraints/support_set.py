@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.frozen import Support
+from espalier.constraints.structures import Structure
 
 Shapes = Mapping[Target, Sequence[int]]
 
@@ -76,4 +77,13 @@ class Rated(Protocol):
 
     def max_rate(self, shape: Sequence[int]) -> float:
         """Return the largest rate that does not round to nothing."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A set that keeps or drops whole groups of a weight: of one grouping, or of several at once, whose masks intersect."""
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        """Return the groupings of a weight of that shape."""
         ...

@@ -2,9 +2,24 @@
 
 from espalier.methods.admm import ADMM, RhoSchedule
 from espalier.methods.distillation import Distillation
+from espalier.methods.iterative_magnitude import IterativeMagnitude
 from espalier.methods.magnitude import Magnitude
 from espalier.methods.masked import MaskedRetraining
 from espalier.methods.method import LossTerm, Method
 from espalier.methods.partial_map import PartialMap
+from espalier.methods.primal_proximal import PrimalProximal
+from espalier.methods.reweighted import Reweighted
 
-__all__ = ["ADMM", "Distillation", "LossTerm", "Magnitude", "MaskedRetraining", "Method", "PartialMap", "RhoSchedule"]
+__all__ = [
+    "ADMM",
+    "Distillation",
+    "IterativeMagnitude",
+    "LossTerm",
+    "Magnitude",
+    "MaskedRetraining",
+    "Method",
+    "PartialMap",
+    "PrimalProximal",
+    "Reweighted",
+    "RhoSchedule",
+]

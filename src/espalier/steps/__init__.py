@@ -3,8 +3,9 @@
 from espalier.steps.check import alternation
 from espalier.steps.context import Context
 from espalier.steps.distill import distill
+from espalier.steps.grouped import decide, matched, penalise
 from espalier.steps.rewrite import rewrite
 from espalier.steps.state import State
 from espalier.steps.training import constrain, retrain, train
 
-__all__ = ["Context", "State", "alternation", "constrain", "distill", "retrain", "rewrite", "train"]
+__all__ = ["Context", "State", "alternation", "constrain", "decide", "distill", "matched", "penalise", "retrain", "rewrite", "train"]

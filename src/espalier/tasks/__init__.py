@@ -4,7 +4,7 @@ from espalier.tasks.classification import Classification, NonFiniteLossError, ac
 from espalier.tasks.journal import Journal
 from espalier.tasks.method_callback import MethodCallback
 from espalier.tasks.recalibration import batch_norms, recalibrated
-from espalier.tasks.schedules import constant, cosine, restarts
+from espalier.tasks.schedules import constant, cosine, cycles, restarts
 
 __all__ = [
     "Classification",
@@ -15,6 +15,7 @@ __all__ = [
     "batch_norms",
     "constant",
     "cosine",
+    "cycles",
     "recalibrated",
     "restarts",
 ]
