@@ -71,7 +71,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("admm/residual_max", "", "training", "lower", "largest ||W-Z|| / ||W|| over the constrained layers"),
     Metric("admm/residual/*", "", "training", "lower", "||W-Z|| / ||W|| of one layer"),
     Metric("admm/change/*", "", "training", "lower", "||Z-Z_previous|| of one layer"),
-    Metric("groups/tau", "", "training", "neither", "threshold on the RMS of a group: of the soft threshold, then of the hard prune"),
+    Metric("groups/tau", "", "training", "neither", "threshold on the norms of groups: the soft one while training, then the hard prune's"),
     Metric("groups/zero_pct", "%", "training", "neither", "share of what the method has set to zero by then: groups, or weights"),
     Metric("groups/live_pct", "%", "training", "neither", "mean of ||w||^2 / (||w||^2 + eps) over the groups, by their RMS"),
     Metric(
@@ -81,7 +81,7 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "share of the groups with norm between 0.05 and 0.3 of their layer's median surviving norm, before the hard prune",
     ),
-    Metric("groups/collapsed_pct", "%", "training", "higher", "share of the pruned groups with an RMS under 0.2 tau before the hard prune"),
+    Metric("groups/collapsed_pct", "%", "training", "higher", "share of the pruned groups with a norm under 0.2 tau before the hard prune"),
     Metric(
         "groups/survivor_norm_ratio", "", "training", "neither", "mean norm of the kept groups before the hard prune / in the dense network"
     ),

@@ -1,8 +1,11 @@
 """One threshold on the norms of groups, over all layers and over one grouping or several at once.
 
-The norm of a group is its RMS, ``||w|| / sqrt(size)``, so that one threshold serves groups of any size. An entry of a weight stays where
-every group that holds it does: filters and columns cross (ss-auto, S5), as do the rows and columns of a block (blk-rew, section 1). Layers
-find their own rates. Suffix: G = groups.
+The norm of a group is its RMS, ``||w|| / sqrt(size)``, so that one threshold serves groups of any size; by default over the RMS of its
+whole weight: before batch normalisation a weight has no scale of its own, and where half of a layer's columns are gone every filter's RMS
+has fallen to 0.7, so that a threshold on plain norms empties whole layers. An entry of a weight stays where every group that holds it does:
+filters and columns cross (ss-auto, S5), as do the rows and columns of a block (blk-rew, section 1). Layers find their own rates.
+
+Suffix: G = groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +16,11 @@ from torch import Tensor
 
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.sparse import checked_rate
-from espalier.constraints.structures import Structure, structure
+from espalier.constraints.structures import STRUCTURES, Structure, structure
 from espalier.constraints.support_set import Shapes, SupportSet
 
 INFINITE = int(torch.tensor(torch.inf).view(torch.int32))  # bits of the largest float32
+TINY = 1e-12
 
 
 def rms(grouping: Structure, weight: Tensor) -> Tensor:
@@ -30,20 +34,22 @@ class Groupings:
 
     Args:
         structures: The groupings, by name or label (``block_row 8x32``).
+        relative: Divide norms by the RMS of the whole weight.
         spare: Name of a structure -> number of input channels up to which a weight keeps all its groups of that kind; ``column: 3`` spares
-            the columns of a network's first convolution.
+            the columns of a network's first convolution. Structures that are not among the groupings change nothing.
 
     Raises:
         ValueError: There is no such structure, or ``spare`` names one that is not there.
     """
 
-    def __init__(self, structures: Sequence[Structure | str], spare: Mapping[str, int]) -> None:
+    def __init__(self, structures: Sequence[Structure | str], *, relative: bool, spare: Mapping[str, int]) -> None:
+        self.relative = relative
         self.structures = tuple(structure(entry) if isinstance(entry, str) else entry for entry in structures)
         self.spare = dict(spare)
         names = [entry.name for entry in self.structures]
         if not names:
             raise ValueError("structures=[] groups nothing; give at least one, such as [filter, column].")
-        if unknown := sorted(self.spare.keys() - set(names)):
+        if unknown := sorted(self.spare.keys() - {*names, *STRUCTURES}):
             raise ValueError(f"spare names {', '.join(unknown)}; the structures are {', '.join(names)}.")
 
     @property
@@ -61,14 +67,18 @@ class Groupings:
             raise ValueError(f"spare={self.spare} leaves a weight of shape {tuple(shape)} no groups; name its layer in constraint.skip.")
         return taken
 
+    def unit(self, weight: Tensor) -> float:
+        """Return what the norms of a weight's groups are divided by."""
+        return max(float(weight.float().square().mean().sqrt()), TINY) if self.relative else 1.0
+
     def norms(self, weight: Tensor) -> list[Tensor]:
-        """Return the RMS of the groups, one tensor a grouping; infinite for those of the best entry, so that a layer is never emptied.
+        """Return the norms of the groups, one tensor a grouping; infinite for those of the best entry, so that a layer is never emptied.
 
         Raises:
             ValueError: A norm is NaN.
         """
         taken = self.of(weight.shape)
-        norms = [rms(grouping, weight) for grouping in taken]
+        norms = [rms(grouping, weight) / self.unit(weight) for grouping in taken]
         if num_nan := sum(int(norm_G.isnan().sum()) for norm_G in norms):
             raise ValueError(f"{num_nan} norms of groups are NaN; check the learning rate.")
         reach = torch.stack([grouping.spread(weight.shape, norm_G) for grouping, norm_G in zip(taken, norms, strict=True)]).amin(0)
@@ -94,11 +104,14 @@ def members(grouping: Structure, shape: Sequence[int]) -> Tensor:
 
 @final
 class Threshold(SupportSet):
-    """Weights whose groups have an RMS above ``tau``, or are zero; every weight keeps the groups of its best entry.
+    """Weights whose groups have a norm above ``tau``, or are zero; every weight keeps the groups of its best entry.
+
+    With several groupings, dropping a column lowers the norms of the rows it crosses; groups are dropped until all that are left lie above.
 
     Args:
         structures: The groupings; an entry stays where each of its groups does.
         tau: The threshold, at least 0.
+        relative: See ``Groupings``.
         spare: See ``Groupings``.
 
     Raises:
@@ -107,10 +120,12 @@ class Threshold(SupportSet):
 
     kind: ClassVar[str] = "threshold"
 
-    def __init__(self, structures: Sequence[Structure | str], tau: float, spare: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, structures: Sequence[Structure | str], tau: float, *, relative: bool = True, spare: Mapping[str, int] | None = None
+    ) -> None:
         if not tau >= 0:
             raise ValueError(f"tau={tau} is no threshold on norms; it is 0 or more.")
-        self.parts, self.tau = Groupings(structures, spare or {}), float(tau)
+        self.parts, self.tau = Groupings(structures, relative=relative, spare=spare or {}), float(tau)
 
     @property
     def label(self) -> str:
@@ -129,14 +144,22 @@ class Threshold(SupportSet):
             self.parts.least(shape)
 
     def masks(self, weights: Weights) -> dict[Target, Tensor]:
-        return {t: self.parts.mask(w.shape, [norm_G > self.tau for norm_G in self.parts.norms(w)]) for t, w in weights.items()}
+        return {target: self._mask(weight) for target, weight in weights.items()}
 
     def knobs(self) -> dict[str, Any]:
-        return {"structures": self.label, "tau": self.tau, "spare": self.parts.spare}
+        return {"structures": self.label, "tau": self.tau, "relative": self.parts.relative, "spare": self.parts.spare}
+
+    def _mask(self, weight: Tensor) -> Tensor:
+        while True:
+            mask = self.parts.mask(weight.shape, [norm_G > self.tau for norm_G in self.parts.norms(weight)])
+            left = torch.where(mask, weight, 0.0)
+            if torch.equal(left, weight):
+                return mask
+            weight = left
 
 
 class _Cut(NamedTuple):
-    """Which groups a common threshold keeps: target -> one mask a grouping; and the largest RMS that it drops, 0 where it drops none."""
+    """Which groups a common threshold keeps: target -> one mask a grouping; and the largest norm that it drops, 0 where it drops none."""
 
     kept: dict[Target, list[Tensor]]
     tau: float
@@ -147,12 +170,13 @@ class CommonThreshold(SupportSet):
     """Weights of several targets, cut at the lowest threshold whose non-zero entries cost at most ``1 / rate`` of what all cost.
 
     The threshold is bisected over the 31 bits of a positive float32, hence exactly; groups tied at it are kept by target, grouping and
-    index as far as the cost allows. Not the nearest weights of that cost: groups rank by RMS, not by the energy that dropping them costs.
+    index as far as the cost allows. Not the nearest weights of that cost: groups rank by norm, not by the energy that dropping them costs.
 
     Args:
         structures: The groupings; an entry stays where each of its groups does.
         rate: Cost of all entries / cost of the kept ones.
         costs: Parameter -> cost of one of its weights: 1, bytes, or the multiply-adds it takes part in.
+        relative: See ``Groupings``.
         spare: See ``Groupings``.
 
     Raises:
@@ -163,11 +187,17 @@ class CommonThreshold(SupportSet):
     joint: ClassVar[bool] = True
 
     def __init__(
-        self, structures: Sequence[Structure | str], rate: float, costs: Mapping[str, float], spare: Mapping[str, int] | None = None
+        self,
+        structures: Sequence[Structure | str],
+        rate: float,
+        costs: Mapping[str, float],
+        *,
+        relative: bool = True,
+        spare: Mapping[str, int] | None = None,
     ) -> None:
         if free := [f"{name}: {cost}" for name, cost in costs.items() if cost <= 0]:
             raise ValueError(f"a weight costs more than nothing; costs give {', '.join(free)}.")
-        self.parts, self.rate = Groupings(structures, spare or {}), checked_rate(rate)
+        self.parts, self.rate = Groupings(structures, relative=relative, spare=spare or {}), checked_rate(rate)
         self.costs = {name: float(cost) for name, cost in costs.items()}
 
     @property
@@ -178,7 +208,7 @@ class CommonThreshold(SupportSet):
         return self.parts.of(shape)
 
     def threshold(self, weights: Weights) -> float:
-        """Return the largest RMS of a group that the set drops of such weights."""
+        """Return the largest norm of a group that the set drops of such weights."""
         return self._cut(weights, self.rate).tau
 
     def threshold_at(self, weights: Weights, rate: float) -> float:
@@ -199,7 +229,13 @@ class CommonThreshold(SupportSet):
         return {target: self.parts.mask(weight.shape, kept[target]) for target, weight in weights.items()}
 
     def knobs(self) -> dict[str, Any]:
-        return {"structures": self.label, "rate": self.rate, "costs": self.costs, "spare": self.parts.spare}
+        return {
+            "structures": self.label,
+            "rate": self.rate,
+            "costs": self.costs,
+            "relative": self.parts.relative,
+            "spare": self.parts.spare,
+        }
 
     def _steepest(self, shapes: Shapes) -> float:
         least = sum(self._cost(target) * self.parts.least(shape) for target, shape in shapes.items())

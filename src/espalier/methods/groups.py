@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from espalier.constraints import Assignment, Constraint, Grouped, Inside, Structure, Target, Weights
+from espalier.constraints import Assignment, CommonThreshold, Constraint, Grouped, Inside, Structure, Target, Threshold, Weights
 
 
 class Group(NamedTuple):
@@ -42,6 +42,16 @@ def groups_of(assignment: Assignment, weights: Weights) -> list[Group]:
             structures = grouped.groupings(weight.shape)
             found += [Group(target, structure, structure.sizes(weight.shape).to(weight)) for structure in structures]
     return found
+
+
+def units_of(assignment: Assignment, weights: Weights) -> dict[Target, float]:
+    """Return what each target's set divides the RMS of a group by; 1 where it does not say."""
+    parts = [(targets, inner(constraint)) for targets, constraint in assignment.parts]
+    return {
+        target: part.parts.unit(weights[target]) if isinstance(part, Threshold | CommonThreshold) else 1.0
+        for targets, part in parts
+        for target in targets
+    }
 
 
 def gradient_of(target: Target, model: nn.Module) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, CommonThreshold, Structure
 from espalier.methods.admm import RhoSchedule
-from espalier.methods.groups import check_grouped, gradient_of, groups_of, inner
+from espalier.methods.groups import check_grouped, gradient_of, groups_of, inner, units_of
 from espalier.methods.method import hold, settled
 
 TINY = 1e-12
@@ -26,16 +26,16 @@ def prox(weight: Tensor, structure: Structure, tau_G: Tensor) -> Tensor:
 class PrimalProximal:
     """Pull the weights towards copies of which small groups are zero; refresh the copies between periods.
 
-    ``rho/2 ||W - Z||^2`` for the copy Z of each grouping (Z for rows and Y for columns, in the paper). A group under ``tau sqrt(size)`` is
-    pulled to zero, a larger one no further than to ``tau sqrt(size)`` below its norm at the refresh.
+    ``rho/2 ||W - Z||^2`` for the copy Z of each grouping (Z for rows and Y for columns, in the paper). A group whose norm is
+    under ``tau sqrt(size)`` is pulled to zero, a larger one no further than to ``tau sqrt(size)`` below its norm at the refresh.
 
     Args:
         assignment: Sets that have groups.
         epochs: Epochs of the step.
         num_periods: Periods of equal length, as ``ADMM`` has them.
         rho: The schedule of the pull; tau does not change with it.
-        tau: The threshold on the RMS of a group, ``lambda / rho``. None steers to the set's rate ``r``: at each refresh it is bisected to
-            the rate ``r ** min(1, progress / ramp)``.
+        tau: The threshold on the norm of a group as its set measures it, else on its RMS; ``lambda / rho``. None steers to the set's rate
+            ``r``: at each refresh it is bisected to the rate ``r ** min(1, progress / ramp)``.
         ramp: Share of the step after which a bisected tau stays as it is.
         dual: Add scaled duals U, which makes it ADMM with a soft threshold; the paper's name suggests none.
         frozen: What earlier steps froze; holds throughout.
@@ -126,7 +126,11 @@ class PrimalProximal:
         if self.dual and self.period:
             self.u = [self.u[index] + weights[target] - self.z[index] for index, (target, _, _) in enumerate(self.groups)]
             shifted = [weights[target] + self.u[index] for index, (target, _, _) in enumerate(self.groups)]
-        self.z = [prox(w, structure, self.tau * size_G.sqrt()) for w, (_, structure, size_G) in zip(shifted, self.groups, strict=True)]
+        units = units_of(self.assignment, weights)
+        self.z = [
+            prox(weight, structure, self.tau * units[target] * size_G.sqrt())
+            for weight, (target, structure, size_G) in zip(shifted, self.groups, strict=True)
+        ]
 
     def settle(self, model: nn.Module) -> Assignment:
         return settled(self.assignment, model)

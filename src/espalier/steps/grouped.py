@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from espalier.constraints import CommonThreshold, Sparse, Support, Target, Threshold
 from espalier.constraints.assignment import Assignment, prunable
 from espalier.methods import Method
-from espalier.methods.groups import check_grouped, groups_of, inner
+from espalier.methods.groups import check_grouped, groups_of, inner, units_of
 from espalier.methods.method import settled
 from espalier.steps.context import Context
 from espalier.steps.fit import Optimizer, Schedule, fit
@@ -156,6 +156,7 @@ def group_figures(
     for targets, given in assignment.parts:
         if isinstance(part := inner(given), Threshold | CommonThreshold):
             taus |= dict.fromkeys(targets, part.threshold({target: weights[target] for target in targets}))
+    units = units_of(assignment, weights)
     for target, structure, size_G in groups_of(assignment, weights):
         norm_G, kept_G = structure.scores(weights[target]).sqrt(), structure.scores(masks[target]) > 0
         middle = float(norm_G[kept_G].median())
@@ -164,7 +165,7 @@ def group_figures(
         now += float(norm_G[kept_G].sum())
         then += float(structure.scores(dense[target]).sqrt()[kept_G].sum())
         if target in taus:
-            collapsed += int(((norm_G / size_G.sqrt()) < 0.2 * taus[target])[~kept_G].sum())
+            collapsed += int((norm_G / size_G.sqrt() < 0.2 * taus[target] * units[target])[~kept_G].sum())
             dropped += int((~kept_G).sum())
     figures = {"groups/between_pct": 100 * between / num_groups, "groups/survivor_norm_ratio": now / max(then, 1e-12)}
     tau = {"groups/tau": max(taus.values())} if taus else {}
