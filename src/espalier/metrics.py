@@ -128,6 +128,14 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "largest relative rise of the squared error over the rounds of an alternation",
     ),
+    Metric(
+        "check/latency_macs_r2",
+        "",
+        "measured",
+        "higher",
+        "R^2 of a line through latency over multiply-adds, over products cut to several rates",
+    ),
+    Metric("check/structured_over_csr", "x", "measured", "higher", "smallest ratio of CSR to dense time at equal multiply-adds"),
     Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
 )
 
