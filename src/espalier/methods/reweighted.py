@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from espalier.constraints import Assignment, Target
+from espalier.constraints import Assignment, Structure, Target
 from espalier.methods.groups import check_grouped, epochs_of, gradient_of, groups_of, layer_costs
 from espalier.methods.method import hold, settled
 
@@ -109,17 +109,18 @@ class Reweighted:
         for (target, structure, _), factor_G in zip(self.groups, self.factors, strict=True):
             gradient, weight = gradient_of(target, model), target.view(model)
             if gradient is not None:
-                gradient.addcmul_(weight, structure.spread(weight.shape, self._pull(structure.scores(weight), factor_G)))
+                gradient.addcmul_(weight, structure.spread(weight.shape, self._pull(weight, structure, factor_G)))
 
-    def _pull(self, square_G: Tensor, factor_G: Tensor) -> Tensor:
-        return 2 * factor_G if self.form == "sq" else factor_G / (square_G + TINY).sqrt()
+    def _pull(self, weight: Tensor, structure: Structure, factor_G: Tensor) -> Tensor:
+        """Return what the weights of each group are multiplied with to give the penalty's gradient."""
+        return 2 * factor_G if self.form == "sq" else factor_G / (structure.scores(weight) + TINY).sqrt()
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
         if self.proximal is not None and not self.inert:
             for (target, structure, _), factor_G in zip(self.groups, self.factors, strict=True):
                 weight = target.view(model)
-                pull_G = self.proximal * self._pull(structure.scores(weight), factor_G)
+                pull_G = self.proximal * self._pull(weight, structure, factor_G)
                 shrink_G = 1 / (1 + pull_G) if self.form == "sq" else (1 - pull_G).clamp_min(0)
                 weight.mul_(structure.spread(weight.shape, shrink_G))
         hold(self.frozen, model)
