@@ -348,3 +348,11 @@ def test_a_restored_method_goes_on_as_if_nothing_had_happened(tmp_path: Path, ki
     assert ends[True].series == ends[False].series
     for name, weight in ends[False].last.items():
         assert torch.equal(weight, ends[True].last[name])
+
+
+def test_a_debiased_copy_keeps_the_mean_norm_of_what_it_keeps() -> None:
+    model = linear([[3.0, 4.0], [6.0, 8.0], [0.3, 0.4]])
+    assignment = Assignment([((W,), Sparse(FILTER, 1))])
+    method = PrimalProximal(assignment, epochs=2, num_periods=2, rho=RhoSchedule(1.0, 1.0), tau=2 * 0.5**0.5, debias=True)
+    method.start(model)
+    assert method.z[0].norm(dim=1).tolist() == pytest.approx([3 * 15 / 11, 8 * 15 / 11, 0.0])  # 5 and 10 less 2, scaled to their sum of 15
