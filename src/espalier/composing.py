@@ -1,5 +1,6 @@
 """From a row's name to its resolved config: rows as Hydra groups, ``row=X`` rewritten, rate files read, identity taken."""
 
+import copy
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from espalier.constraints.rates import read_rate_file
+from espalier.constraints.rates import rate_of_sparsity, read_rate_file
 from espalier.record import digest
 from espalier.tables.published import rate_file, table
 from espalier.tables.schema import SCALES, Table
@@ -167,7 +168,7 @@ def _dotted(content: Mapping[str, Any], prefix: str = "") -> list[str]:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Return the config with every interpolation resolved and every rate file read into its constraint."""
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        plain = OmegaConf.to_container(_with_rate(config), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise ValueError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
@@ -176,8 +177,32 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         if missing := [key for key, value in step.items() if value == "???"]:
             raise ValueError(f"step '{step_name}' lacks {', '.join(missing)}; give it on the command line.")
         if isinstance(step.get("constraint"), dict):
+            _inherit(step["constraint"], plain["constraint"])
             _read_rates(step["constraint"], step_name)
     return {str(key): value for key, value in plain.items()}
+
+
+def _with_rate(config: DictConfig) -> DictConfig:
+    """Return the config with ``sparsity`` said as a rate, and with ``rate_of`` in the run's constraint."""
+    if config.sparsity is None and config.rate_of is None:
+        return config
+    config = copy.deepcopy(config)
+    if config.sparsity is not None:
+        if config.rate is not None:
+            raise ValueError(f"rate={config.rate} and sparsity={config.sparsity} are both given; they say the same, give one.")
+        config.rate = rate_of_sparsity(config.sparsity)
+    if config.rate_of is not None:
+        OmegaConf.update(config, "constraint.rate_of", config.rate_of, force_add=True)
+    return config
+
+
+def _inherit(constraint: dict[str, Any], run: Mapping[str, Any]) -> None:
+    """Let a constraint that a recipe writes out over the run's set slice gates and count its rate as the run's does."""
+    if constraint["set"] != run["set"]:
+        return
+    for key in ("gates", *(("rate_of", "costs") if constraint["rate"] is not None else ())):
+        if key in run:
+            constraint.setdefault(key, run[key])
 
 
 def _read_rates(constraint: dict[str, Any], step: str) -> None:

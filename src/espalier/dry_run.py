@@ -15,7 +15,7 @@ def outline(job: Job) -> Grid:
         grid.add_row(name, "", "", "", "", "", str(step.get("epochs", 0)))
         if not isinstance(step.get("constraint"), dict):
             continue
-        assignment: Assignment = assigner(step["constraint"])(model)
+        assignment: Assignment = assigner(step["constraint"], job.data.input_shape)(model)
         for targets, part in assignment.parts:
             weights = {target: target.read(model) for target in targets}
             masks = part.masks(weights) if isinstance(part, SupportSet) else {}

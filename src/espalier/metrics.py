@@ -71,6 +71,35 @@ METRICS: tuple[Metric, ...] = (
     Metric("admm/residual_max", "", "training", "lower", "largest ||W-Z|| / ||W|| over the constrained layers"),
     Metric("admm/residual/*", "", "training", "lower", "||W-Z|| / ||W|| of one layer"),
     Metric("admm/change/*", "", "training", "lower", "||Z-Z_previous|| of one layer"),
+    Metric("groups/tau", "", "training", "neither", "threshold on the norms of groups: the soft one while training, then the hard prune's"),
+    Metric("groups/zero_pct", "%", "training", "neither", "share of what the method has set to zero by then: groups, or weights"),
+    Metric("groups/live_pct", "%", "training", "neither", "mean of ||w||^2 / (||w||^2 + eps) over the groups, by their RMS"),
+    Metric(
+        "groups/between_pct",
+        "%",
+        "training",
+        "lower",
+        "share of the groups with norm between 0.05 and 0.3 of their layer's median surviving norm, before the hard prune",
+    ),
+    Metric("groups/collapsed_pct", "%", "training", "higher", "share of the pruned groups with a norm under 0.2 tau before the hard prune"),
+    Metric(
+        "groups/survivor_norm_ratio", "", "training", "neither", "mean norm of the kept groups before the hard prune / in the dense network"
+    ),
+    Metric("layer/rate_first", "x", "counted", "neither", "weights / non-zero weights of the first convolution"),
+    Metric(
+        "layer/rate_middle", "x", "counted", "neither", "the same of all layers between the first convolution and the last layer, pooled"
+    ),
+    Metric("layer/rate_last", "x", "counted", "neither", "the same of the last layer"),
+    Metric("layer/rate_first_half", "x", "counted", "neither", "the same of the constrained layers' first half by depth, pooled"),
+    Metric("layer/rate_second_half", "x", "counted", "neither", "the same of their second half, pooled"),
+    Metric("layer/rows_zero_pct_min", "%", "counted", "neither", "smallest share of zero rows over the layers whose rows are penalised"),
+    Metric(
+        "layer/columns_zero_pct_min",
+        "%",
+        "counted",
+        "neither",
+        "smallest share of zero columns over the layers whose columns are penalised",
+    ),
     Metric("map/snapped_pct", "%", "training", "neither", "share of the weights that a partial map has fixed to a level"),
     Metric(
         "synthetic/loss",
@@ -167,6 +196,14 @@ METRICS: tuple[Metric, ...] = (
     Metric("purified/channels", "", "counted", "neither", "channels that purification emptied"),
     Metric("shrunk/logits_change_max", "", "counted", "lower", "largest change of a logit by cutting to smaller tensors, held-out images"),
     Metric("shrunk/speedup", "x", "measured", "higher", "forward pass before cutting / after, medians of passes in turn on one thread"),
+    Metric(
+        "check/latency_macs_r2",
+        "",
+        "measured",
+        "higher",
+        "R^2 of a line through latency over multiply-adds, over products cut to several rates",
+    ),
+    Metric("check/structured_over_csr", "x", "measured", "higher", "smallest ratio of CSR to dense time at equal multiply-adds"),
     Metric("check/rounds", "", "counted", "lower", "rounds until the squared error changes by less than 1e-4 of itself"),
 )
 

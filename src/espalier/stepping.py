@@ -4,7 +4,7 @@ This module and what it imports count to every record's code digest (``espalier.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,6 +21,7 @@ from espalier.files import make_folder
 from espalier.steps import Context, State
 from espalier.steps.context import DesignerContext, OnEpoch
 from espalier.tasks.journal import by_epoch, reseed
+from espalier.workload import uses
 
 
 def built(config: Mapping[str, Any], **arguments: Any) -> Any:
@@ -44,11 +45,22 @@ def model_of(config: Mapping[str, Any]) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if config["data"].get("channels_last") else model
 
 
-def assigner(config: Mapping[str, Any]) -> Callable[[nn.Module], Assignment]:
-    """Return the function that gives each layer of a model the set that a constraint config describes."""
+def assigner(config: Mapping[str, Any], input_shape: Sequence[int] | None = None) -> Callable[[nn.Module], Assignment]:
+    """Return the function that gives each layer of a model the set that a constraint config describes.
+
+    Args:
+        config: ``set`` and the arguments of ``espalier.constraints.assign``.
+        input_shape: Of one sample; where the rate counts multiply-adds and the config gives no costs, they are counted for it.
+    """
     make = built(config["set"])
     knobs = {key: value for key, value in config.items() if key != "set"}
-    return lambda model: assign(model, make, **knobs)
+
+    def assigned(model: nn.Module) -> Assignment:
+        if knobs.get("rate_of") != "macs" or knobs.get("costs") or input_shape is None:
+            return assign(model, make, **knobs)
+        return assign(model, make, **{**knobs, "costs": uses(model, torch.zeros(1, *input_shape))})
+
+    return assigned
 
 
 def run_steps(
@@ -92,7 +104,7 @@ def run_steps(
                 bn_images=config["bn_images"],
             )
             earlier = {done: folders[done] for done in list(config["recipe"]["steps"])[:index]}
-            state = _step(step, name, earlier)(state, context)
+            state = _step(step, name, earlier, data.input_shape)(state, context)
             state.save(folder)
             (folder / "last.ckpt").unlink(missing_ok=True)
     return state
@@ -102,7 +114,9 @@ def _tell(on_epoch: OnEpoch, step: int, progress: int, figures: dict[str, float]
     on_epoch(progress, {"progress/step": float(step), **figures})
 
 
-def _step(config: Mapping[str, Any], name: str, earlier: Mapping[str, Path]) -> Callable[[State, Context], State]:
+def _step(
+    config: Mapping[str, Any], name: str, earlier: Mapping[str, Path], input_shape: Sequence[int]
+) -> Callable[[State, Context], State]:
     """Return the step of a config; a parameter annotated ``State`` takes the State of the earlier step that the config names.
 
     The step's key needs no more: it hashes the name and, through the key of the step before, all earlier steps. A step that asks for a
@@ -115,7 +129,7 @@ def _step(config: Mapping[str, Any], name: str, earlier: Mapping[str, Path]) -> 
         raise ValueError(f"step '{name}' takes {', '.join(known)}; {', '.join(wrong)} is missing or not known.")
     hints = get_type_hints(function)
     arguments = {
-        key: _earlier(value, f"step '{name}': {key}", earlier) if hints.get(key) is State else _argument(key, value)
+        key: _earlier(value, f"step '{name}': {key}", earlier) if hints.get(key) is State else _argument(key, value, input_shape)
         for key, value in knobs.items()
     }
     blind = hints.get("context") is DesignerContext
@@ -128,7 +142,7 @@ def _earlier(step: Any, what: str, earlier: Mapping[str, Path]) -> State:
     return State.load(earlier[step])
 
 
-def _argument(key: str, value: Any) -> Any:
+def _argument(key: str, value: Any, input_shape: Sequence[int]) -> Any:
     if key == "constraint":
-        return assigner(value)
+        return assigner(value, input_shape)
     return built(value) if isinstance(value, dict) else value

@@ -84,6 +84,16 @@ def workload(model: nn.Module, example: Tensor) -> Workload:
     )
 
 
+def uses(model: nn.Module, example: Tensor) -> dict[str, float]:
+    """Return how many multiply-adds of one sample each weight of a parameter takes part in, by parameter. Raises as ``workload`` does."""
+    found: dict[str, float] = {}
+    for operator in workload(model, example).operators:
+        if operator.weight_name is not None:
+            size = model.get_parameter(operator.weight_name).numel()
+            found[operator.weight_name] = found.get(operator.weight_name, 0.0) + operator.macs / size
+    return found
+
+
 def _operator(node: Any, named: dict[str, str], parameters: dict[str, nn.Parameter]) -> Operator:
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()

@@ -25,6 +25,7 @@ from espalier.constraints import (
     VANILLA,
     BalancedKernels,
     Budget,
+    CommonThreshold,
     FilterColumn,
     GlobalSparse,
     PatternKernels,
@@ -249,6 +250,7 @@ SETS: list[SupportSet] = [
     FilterColumn(4),
     GlobalSparse(COLUMN, 2),
     Budget(COLUMN, 2, {A.parameter: 1.0}),
+    CommonThreshold([FILTER, COLUMN], 2, {A.parameter: 1.0}),
 ]
 BY_SET = pytest.mark.parametrize("made", SETS, ids=lambda made: f"{made.kind} {made.label}")
 

@@ -32,7 +32,8 @@ from espalier.constraints.structures import (
     Structure,
     structure,
 )
-from espalier.constraints.support_set import Rated, Regrown, SupportSet
+from espalier.constraints.support_set import Grouped, Rated, Regrown, SupportSet
+from espalier.constraints.threshold import CommonThreshold, Threshold
 
 __all__ = [
     "BLOCK_COLUMN",
@@ -53,11 +54,13 @@ __all__ = [
     "Budget",
     "Clusters",
     "Codebook",
+    "CommonThreshold",
     "Constraint",
     "FilterColumn",
     "Frozen",
     "GlobalSparse",
     "GreedyPatterns",
+    "Grouped",
     "Inside",
     "LevelSet",
     "Library",
@@ -73,6 +76,7 @@ __all__ = [
     "Support",
     "SupportSet",
     "Target",
+    "Threshold",
     "UniformLevels",
     "Weights",
     "alternate",

@@ -1,7 +1,7 @@
 """``Budget(structure, rate, costs)``: the groups of all targets that are worth their multiply-adds, bytes or weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -44,6 +44,10 @@ class Budget(SupportSet):
     @property
     def label(self) -> str:
         return self.structure.label
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        del shape
+        return (self.structure,)
 
     def total(self, shapes: Shapes) -> float:
         """Return what all groups of such weights cost."""

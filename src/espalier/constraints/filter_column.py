@@ -10,6 +10,7 @@ from torch import Tensor
 from espalier.constraints.choosing import largest
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.sparse import checked_rate, kept_of
+from espalier.constraints.structures import COLUMN, FILTER, Structure
 from espalier.constraints.support_set import Shapes, SupportSet
 
 
@@ -43,6 +44,10 @@ class FilterColumn(SupportSet):
     @property
     def label(self) -> str:
         return "filter column"
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        del shape
+        return (FILTER, COLUMN)
 
     def count(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return ``(kept rows, kept columns)`` of a weight of that shape."""

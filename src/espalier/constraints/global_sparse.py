@@ -1,5 +1,6 @@
 """``GlobalSparse(structure, rate)``: the best groups of all targets together, so that layers find their own rates."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -34,6 +35,10 @@ class GlobalSparse(SupportSet):
     @property
     def label(self) -> str:
         return self.structure.label
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        del shape
+        return (self.structure,)
 
     def check(self, shapes: Shapes) -> None:
         num_groups = sum(self.structure.num_groups(shape) for shape in shapes.values())

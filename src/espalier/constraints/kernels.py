@@ -13,7 +13,7 @@ from torch import Tensor
 from espalier.constraints.choosing import largest_in_rows
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.sparse import checked_rate, kept_of
-from espalier.constraints.structures import KERNEL
+from espalier.constraints.structures import KERNEL, Structure
 from espalier.constraints.support_set import Shapes, SupportSet
 
 
@@ -35,6 +35,10 @@ class BalancedKernels(SupportSet):
     @property
     def label(self) -> str:
         return "kernel balanced"
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        del shape
+        return (KERNEL,)
 
     def weights_kept(self, shape: Sequence[int]) -> float:
         """Return how many weights are kept of such a tensor."""

@@ -40,6 +40,10 @@ class Sparse(SupportSet):
     def label(self) -> str:
         return self.structure.label
 
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        del shape
+        return (self.structure,)
+
     def count(self, shape: Sequence[int]) -> tuple[int, int]:
         """Return ``(kept groups, groups)`` of a weight of that shape."""
         num_groups = self.structure.num_groups(shape)

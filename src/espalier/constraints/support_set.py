@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espalier.constraints.constraint import Target, Weights
 from espalier.constraints.frozen import Support
+from espalier.constraints.structures import Structure
 
 Shapes = Mapping[Target, Sequence[int]]
 
@@ -94,4 +95,13 @@ class Regrown(Rated, Protocol):
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Return a tensor whose largest groups are a uniform draw of groups."""
+        ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A set that keeps or drops whole groups of a weight: of one grouping, or of several at once, whose masks intersect."""
+
+    def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
+        """Return the groupings of a weight of that shape."""
         ...

@@ -5,9 +5,11 @@ from espalier.steps.check_patterns import index_storage, library_energy, pattern
 from espalier.steps.context import Context, DesignerContext
 from espalier.steps.distill import distill
 from espalier.steps.formulas import harmonic_totals, storage_gap
+from espalier.steps.grouped import decide, matched, penalise
 from espalier.steps.kernels import pruning_to_performance
 from espalier.steps.masked_gradient import masked_gradient
 from espalier.steps.paths import purify, shrink, silence, unused_paths
+from espalier.steps.product_latency import product_latency
 from espalier.steps.rewrite import rewrite
 from espalier.steps.sparse_train import sparse_train
 from espalier.steps.state import State
@@ -22,13 +24,17 @@ __all__ = [
     "State",
     "alternation",
     "constrain",
+    "decide",
     "dense_cost",
     "distill",
     "harmonic_totals",
     "index_storage",
     "library_energy",
     "masked_gradient",
+    "matched",
     "pattern_energy",
+    "penalise",
+    "product_latency",
     "prune_synthetic",
     "pruning_to_performance",
     "purify",

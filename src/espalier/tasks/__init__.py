@@ -5,7 +5,7 @@ from espalier.tasks.forgetting_callback import ForgettingCallback
 from espalier.tasks.journal import Journal
 from espalier.tasks.method_callback import MethodCallback
 from espalier.tasks.recalibration import batch_norms, recalibrated
-from espalier.tasks.schedules import constant, cosine, restarts
+from espalier.tasks.schedules import constant, cosine, cycles, restarts
 
 __all__ = [
     "Classification",
@@ -17,6 +17,7 @@ __all__ = [
     "batch_norms",
     "constant",
     "cosine",
+    "cycles",
     "recalibrated",
     "restarts",
 ]

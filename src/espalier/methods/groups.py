@@ -1,0 +1,92 @@
+"""What methods that act on the norms of groups share: which groups a set has, and the gradient of a target."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from espalier.constraints import Assignment, CommonThreshold, Constraint, Grouped, Inside, Structure, Target, Threshold, Weights
+
+
+class Group(NamedTuple):
+    """One grouping of one target, and how many weights each of its groups has, ``(G,)``."""
+
+    target: Target
+    structure: Structure
+    sizes: Tensor
+
+
+def inner(constraint: Constraint) -> Constraint:
+    """Return the set that an assignment chose, whatever earlier steps froze around it."""
+    return inner(constraint.inner) if isinstance(constraint, Inside) else constraint
+
+
+def check_grouped(assignment: Assignment, method: str) -> None:
+    """Raise a ``ValueError`` that names the layers and the set unless every set of the assignment keeps or drops whole groups."""
+    for targets, constraint in assignment.parts:
+        if not isinstance(inner(constraint), Grouped):
+            raise ValueError(
+                f"{method} acts on the norms of groups; {', '.join(map(str, targets))} takes {type(inner(constraint)).__name__}, which has "
+                "none. Take a set of groups, such as row_column, block_row_column, filter or column."
+            )
+
+
+def groups_of(assignment: Assignment, weights: Weights) -> list[Group]:
+    """Return every grouping of every target, in the order of the assignment."""
+    found: list[Group] = []
+    for targets, constraint in assignment.parts:
+        grouped = inner(constraint)
+        assert isinstance(grouped, Grouped)  # check_grouped has passed
+        for target in targets:
+            weight = weights[target]
+            structures = grouped.groupings(weight.shape)
+            found += [Group(target, structure, structure.sizes(weight.shape).to(weight)) for structure in structures]
+    return found
+
+
+def units_of(assignment: Assignment, weights: Weights) -> dict[Target, float]:
+    """Return what each target's set divides the RMS of a group by; 1 where it does not say."""
+    parts = [(targets, inner(constraint)) for targets, constraint in assignment.parts]
+    return {
+        target: part.parts.unit(weights[target]) if isinstance(part, Threshold | CommonThreshold) else 1.0
+        for targets, part in parts
+        for target in targets
+    }
+
+
+def gradient_of(target: Target, model: nn.Module) -> Tensor | None:
+    """Return the targeted part of the parameter's gradient, sharing its memory; None where it has no gradient."""
+    gradient = model.get_parameter(target.parameter).grad
+    if gradient is None or target.axis is None or target.start is None or target.stop is None:
+        return gradient
+    return gradient.narrow(target.axis, target.start, target.stop - target.start)
+
+
+def layer_costs(assignment: Assignment, weights: Weights, method: str) -> dict[Target, float]:
+    """Return the cost of each target, over the mean of all: RT3D weighs a layer's penalty by its multiply-adds so.
+
+    Raises:
+        ValueError: A set has no costs.
+    """
+    costs: dict[Target, float] = {}
+    for targets, constraint in assignment.parts:
+        given = getattr(inner(constraint), "costs", None)
+        if given is None:
+            raise ValueError(
+                f"{method}: by_cost weighs layers by what the set's rate counts, but {type(inner(constraint)).__name__} has no costs; take "
+                "row_column, block_row_column or budget with constraint.rate_of=macs, or set by_cost to false."
+            )
+        costs |= {target: given[target.parameter] * weights[target].numel() for target in targets}
+    mean = sum(costs.values()) / len(costs)
+    return {target: cost / mean for target, cost in costs.items()}
+
+
+def epochs_of(fractions: Sequence[float], epochs: int, what: str) -> list[int]:
+    """Return the first epoch after each fraction of a step, rising; those that fall on the step's ends or on one another are merged.
+
+    Raises:
+        ValueError: The fractions do not rise within 0 to 1.
+    """
+    if list(fractions) != sorted(set(fractions)) or any(not 0 < fraction < 1 for fraction in fractions):
+        raise ValueError(f"{what}={list(fractions)} should rise between 0 and 1, shares of the step such as [0.2, 0.4, 0.6, 0.8].")
+    return sorted({epoch for fraction in fractions if 0 < (epoch := round(fraction * epochs)) < epochs})
