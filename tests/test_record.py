@@ -79,3 +79,6 @@ def test_an_optimizer_key_at_pytorchs_own_value_changes_no_identity() -> None:
     )
     assert same == plain
     assert other != plain
+    adamw = "optimizers.train._target_=torch.optim.AdamW"  # whose own weight decay is 0.01
+    own, none = (identity_of(config("dense", adamw, *words), "fingerprint") for words in ([], ["+optimizers.train.weight_decay=0.0"]))
+    assert own != none

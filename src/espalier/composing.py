@@ -25,7 +25,7 @@ from espalier.tables.schema import SCALES, Table
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
-OPTIMIZER_DEFAULTS = {"weight_decay": 0.0}  # the same for an optimizer's keys: PyTorch's own values
+OPTIMIZER_DEFAULTS = {"torch.optim.Adam": {"weight_decay": 0.0}}  # the same for an optimizer's keys: PyTorch's own values
 READ_BY_CONSTRAIN = ("bn_images",)  # keys of an identity that only steps with a constraint read
 
 
@@ -236,7 +236,8 @@ def _without_defaults(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's config with its optimizer's keys left out where they hold PyTorch's own value."""
     if not isinstance(optimizer := step.get("optimizer"), Mapping):
         return dict(step)
-    stated = {key: value for key, value in optimizer.items() if OPTIMIZER_DEFAULTS.get(key) != value}
+    defaults = OPTIMIZER_DEFAULTS.get(str(optimizer.get("_target_")), {})
+    stated = {key: value for key, value in optimizer.items() if key not in defaults or value != defaults[key]}
     return {**step, "optimizer": stated}
 
 

@@ -43,3 +43,4 @@ def test_training_flushes_numbers_too_small_for_full_precision(tmp_path: Path) -
     fit(network(), context(tmp_path), optimizer=SGD, schedule=watch, epochs=1, first_epoch=0, method=None)
     assert seen
     assert set(seen) == {0.0}
+    assert float(torch.tensor(1e-30) * torch.tensor(1e-10)) > 0  # and leaves the arithmetic of others alone

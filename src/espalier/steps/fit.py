@@ -31,6 +31,21 @@ class Fitted:
     series: Series
 
 
+@contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Take numbers too small for fp32's full precision for zero while this lasts; a CPU's switch.
+
+    Adam's moments of masked weights and dead units sink there within an epoch or two, and arithmetic on them takes several times as long.
+    """
+    before = not bool(torch.tensor(1e-30) * torch.tensor(1e-10))
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+@subnormals_flushed()
 def fit(
     model: nn.Module,
     context: Context,
@@ -46,9 +61,6 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
 ) -> Fitted:
     """Train ``model`` in place.
-
-    Numbers too small for fp32's full precision become zero: Adam's moments of masked weights and dead units sink there within an epoch or
-    two, and arithmetic on them takes a CPU several times as long.
 
     Args:
         model: The network.
@@ -67,7 +79,6 @@ def fit(
         ValueError: The resume checkpoint is damaged; the message names it.
         NonFiniteLossError: The loss became NaN or infinite.
     """
-    torch.set_flush_denormal(True)
     milestones = [] if method is None else method.milestones
     factor = partial(schedule, epochs=epochs, milestones=milestones)
     task = context.task(model, optimizer=optimizer, rate_factor=factor)

@@ -15,7 +15,7 @@ from espalier.constraints import Assignment
 from espalier.files import replacing
 from espalier.methods import Method
 from espalier.steps.context import DesignerContext
-from espalier.steps.fit import Optimizer, Schedule
+from espalier.steps.fit import Optimizer, Schedule, subnormals_flushed
 from espalier.tasks import NonFiniteLossError
 from espalier.tasks.journal import Series, by_epoch, reseed
 
@@ -54,6 +54,7 @@ class Progress:
     frozen: list[dict[str, Any]] = field(default_factory=list)
 
 
+@subnormals_flushed()
 def match(
     model: nn.Module,
     parts: Sequence[Part],
@@ -87,7 +88,6 @@ def match(
         ValueError: The checkpoint is damaged; the message names it.
         NonFiniteLossError: The loss became NaN or infinite.
     """
-    torch.set_flush_denormal(True)  # as fit does
     progress, kept = _resumed(model, context)
     for epoch, figures in by_epoch(progress.series, after=first_epoch):
         context.on_epoch(epoch, figures)
