@@ -263,6 +263,10 @@ def row(name: str, *overrides: str) -> Record:
 def test_rows_prune_through_their_recipes_and_share_the_dense_network(store_folder: Path) -> None:
     layer = row("layer-4.5x")
     assert layer.metrics["train/epochs"] == 1 + 4 * 4 + 1
+    assert layer.metrics["synthetic/epochs"] == 4 * 4
+    masked = row("layer-mask-2.25x")
+    assert masked.steps["prune"] == row("layer-2.25x").steps["prune"]
+    assert masked.metrics["train/epochs"] == 1 + 4 * 4 + 1
     assert layer.metrics["weights_outside_set"] == 0
     assert 3.5 < (layer.metrics["conv_rate"] or 0) < 4.5  # the first convolution keeps every kernel
     assert layer.metrics["layer/rate/features.0.weight"] == 2.25
