@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from espalier.constraints import STRUCTURES, Assignment, Binary, PowerOfTwo, Sparse, Support, Target, UniformLevels, assign
+from espalier.constraints.frozen import as_frozen
 from espalier.models import LeNet5
 from espalier.packing import content_digest, pack, unpack
 
@@ -50,6 +51,8 @@ def test_what_is_packed_comes_back_bit_for_bit_at_the_counted_size(tmp_path: Pat
     read = {target: back[target.parameter] for target in sets.targets}
     assert sets.outside(read) == 0
     assert all(torch.equal(value, read[target]) for target, value in sets.project(read).items())
+    held = {target: as_frozen(part) for targets, part in frozen.parts for target in targets}
+    assert all(torch.equal(as_frozen(part).kept(target), held[target].kept(target)) for (target,), part in sets.parts)
 
 
 def test_lenet5_at_246x_is_at_least_60_times_smaller(tmp_path: Path) -> None:

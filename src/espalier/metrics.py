@@ -108,6 +108,7 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "mean squared gap to the trained network's outputs on random images",
     ),
+    Metric("synthetic/epochs", "epoch", "counted", "lower", "epochs on random images, over all layers; train/epochs counts them too"),
     Metric("synthetic/error/*", "", "training", "lower", "||output - wanted|| / ||wanted|| of a pruned layer, or of the logits"),
     Metric(
         "patterns/energy_vs_best4_pct",

@@ -132,25 +132,24 @@ def _packed(weight: Tensor, frozen: Support | Pinned | None, target: Target) -> 
             **facts,
         }
     if isinstance(frozen, Pinned) and bool(frozen.pinned[target].all()):
-        levels, codes = torch.unique(weight.flatten(), return_inverse=True)
-        if len(levels) <= MAX_LEVELS:
-            return _quantized(levels, codes, shape)
+        flat, kept = weight.flatten(), frozen.kept(target).cpu().flatten()
+        if len(torch.unique(flat[kept])) <= MAX_LEVELS:
+            return _quantized(flat, kept, shape)
     return {"dense": weight.contiguous()}, {"kind": "dense"}
 
 
-def _quantized(levels: Tensor, codes: Tensor, shape: list[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Store codes densely, or, where zeros prevail, the places of the others and their codes."""
-    zero = (levels == 0).nonzero().flatten().tolist()
-    dense_bits = _bits(len(levels))
-    if not zero:
-        return {"codebook": levels, "codes": _pack_bits(codes, dense_bits)}, {"kind": "levels", "shape": shape, "bits": dense_bits}
-    kept = codes != zero[0]
-    places, facts = _places(kept)
-    nonzero = levels[levels != 0]
-    sparse_codes = codes[kept] - (codes[kept] > zero[0]).long()
-    bits = _bits(len(nonzero))
-    parts = {"codebook": nonzero, "codes": _pack_bits(sparse_codes, bits), **places}
-    return parts, {"kind": "sparse_levels", "shape": shape, "bits": bits, **facts}
+def _quantized(flat: Tensor, kept: Tensor, shape: list[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Store the codes of the kept weights and their places; where nothing was pruned, of those that are not at level zero."""
+    pruned = not bool(kept.all())
+    stored = kept if pruned else flat != 0
+    levels, codes = torch.unique(flat[stored], return_inverse=True)
+    bits = _bits(len(levels))
+    parts = {"codebook": levels, "codes": _pack_bits(codes, bits)}
+    if bool(stored.all()):
+        return parts, {"kind": "levels", "shape": shape, "bits": bits}
+    places, facts = _places(stored)
+    unpruned = {} if pruned else {"pruned": False}
+    return {**parts, **places}, {"kind": "sparse_levels", "shape": shape, "bits": bits, **unpruned, **facts}
 
 
 def _unpacked(parts: Mapping[str, Tensor], facts: Mapping[str, Any], target: Target) -> tuple[Tensor, Support | Pinned | None]:
@@ -168,7 +167,8 @@ def _unpacked(parts: Mapping[str, Tensor], facts: Mapping[str, Any], target: Tar
         return flat.view(shape), Support({target: kept.view(shape)}, facts["structure"])
     flat[kept] = parts["codebook"][_unpack_bits(parts["codes"], facts["bits"], int(kept.sum()))]
     weight = flat.view(shape)
-    return weight, Pinned({target: weight}, {target: torch.ones_like(weight, dtype=torch.bool)})
+    support = {target: kept.view(shape)} if facts.get("pruned", True) else None
+    return weight, Pinned({target: weight}, {target: torch.ones_like(weight, dtype=torch.bool)}, support)
 
 
 def _places(kept: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:

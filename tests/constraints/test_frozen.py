@@ -84,3 +84,14 @@ def test_as_frozen_refuses_a_set_whose_choice_is_open() -> None:
     assert as_frozen(SUPPORT) is SUPPORT
     with pytest.raises(ValueError, match=r"Sparse is not frozen; call freeze\(weights\) first"):
         as_frozen(Sparse(structure("filter"), 2))
+
+
+def test_what_pruning_left_is_told_apart_from_zeros() -> None:
+    level, zero = torch.tensor([[0.0, 0.0], [0.5, 0.5]]), {A: torch.ones(2, 2, dtype=torch.bool)}
+    assert SUPPORT.kept(A).tolist() == MASK.tolist()
+    assert Pinned({A: level}, zero).kept(A).all()
+    pruned = Pinned({A: level}, zero, {A: MASK})
+    assert pruned.kept(A).tolist() == MASK.tolist()
+    assert frozen_from_state(pruned.state_dict()).kept(A).tolist() == MASK.tolist()
+    older = {key: value for key, value in pruned.state_dict().items() if key != "support"}
+    assert frozen_from_state(older).kept(A).tolist() == [[False, False], [True, True]]

@@ -66,6 +66,7 @@ def test_levels_see_only_the_entries_that_are_free(inner: Constraint) -> None:
     frozen = inside.freeze({A: weight})
     assert isinstance(frozen, Pinned)
     assert torch.equal(frozen.project({A: normal(6, 5, seed=9)})[A], projected)
+    assert torch.equal(frozen.kept(A), free)
 
 
 def test_pinned_entries_stay_and_the_rest_takes_levels() -> None:
@@ -98,6 +99,7 @@ def test_frozen_sets_intersect() -> None:
     assert torch.equal(both.masks[A], first & second)
     held = Inside(Support({A: first}, "filter"), Pinned({A: weight}, {A: second})).freeze({A: weight})
     assert torch.equal(held.free(A), first & ~second)
+    assert torch.equal(held.kept(A), first)
     assert torch.equal(held.project({A: weight + 1})[A], torch.where(first, torch.where(second, weight, weight + 1), 0.0))
 
 

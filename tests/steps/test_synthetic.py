@@ -17,7 +17,7 @@ from espalier.metrics import unknown
 from espalier.models import CifarResNet
 from espalier.record import Record, Store
 from espalier.runner import execute, plan
-from espalier.stepping import built
+from espalier.stepping import assigner, built
 from espalier.steps import DesignerContext, State, prune_synthetic, receive, retrain
 from espalier.steps.layer_units import units
 from espalier.tasks import NonFiniteLossError, constant
@@ -263,6 +263,10 @@ def row(name: str, *overrides: str) -> Record:
 def test_rows_prune_through_their_recipes_and_share_the_dense_network(store_folder: Path) -> None:
     layer = row("layer-4.5x")
     assert layer.metrics["train/epochs"] == 1 + 4 * 4 + 1
+    assert layer.metrics["synthetic/epochs"] == 4 * 4
+    masked = row("layer-mask-2.25x")
+    assert masked.steps["prune"] == row("layer-2.25x").steps["prune"]
+    assert masked.metrics["train/epochs"] == 1 + 4 * 4 + 1
     assert layer.metrics["weights_outside_set"] == 0
     assert 3.5 < (layer.metrics["conv_rate"] or 0) < 4.5  # the first convolution keeps every kernel
     assert layer.metrics["layer/rate/features.0.weight"] == 2.25
@@ -280,3 +284,15 @@ def test_every_source_of_images_is_a_word(name: str) -> None:
     images = built(config["recipe"]["steps"]["prune"]["images"])
     assert type(images) in (UniformImages, GaussianImages, SmoothedImages, BatchNormImages)
     assert (type(images) is UniformImages) == (name == "uniform")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "desk", "paper"])
+def test_the_whole_network_is_given_the_epochs_of_all_layers(scale: str) -> None:
+    register_rows("privacy-pruning/cifar10", scale)
+    prunes = [resolved(composed("privacy-pruning/cifar10", [f"row={name}", f"scale={scale}"])) for name in ("layer-4.5x", "whole-4.5x")]
+    layer, whole = (config["recipe"]["steps"]["prune"] for config in prunes)
+    with torch.device("meta"):
+        layers = len(assigner(layer["constraint"])(built(prunes[0]["model"])).targets)
+    assert (layer["objective"], whole["objective"]) == ("layer_wise", "whole_model")
+    assert whole["epochs"] == layers * layer["epochs"]
+    assert {**whole, "objective": layer["objective"], "epochs": layer["epochs"]} == layer

@@ -37,6 +37,10 @@ class Support:
         """Return the bool mask of the entries that may still change."""
         return self.masks[target]
 
+    def kept(self, target: Target) -> Tensor:
+        """Return the bool mask of the entries that pruning left, which may be zero: here those that are free."""
+        return self.masks[target]
+
     def outside(self, weights: Weights) -> int:
         """Return how many weights lie outside the set."""
         return sum(int(((weight != 0) & ~_fitting(self.masks, target, weight)).sum()) for target, weight in weights.items())
@@ -57,13 +61,17 @@ class Pinned:
     Args:
         values: Target -> tensor of the target's shape; read where ``pinned`` is True.
         pinned: Target -> bool mask of the entries that are held.
+        support: Target -> bool mask of the entries that pruning left; the others are held at zero. None, or a target left out: all.
     """
 
-    def __init__(self, values: Mapping[Target, Tensor], pinned: Mapping[Target, Tensor]) -> None:
+    def __init__(
+        self, values: Mapping[Target, Tensor], pinned: Mapping[Target, Tensor], support: Mapping[Target, Tensor] | None = None
+    ) -> None:
         if values.keys() != pinned.keys():
             raise ValueError(f"values name {', '.join(map(str, values))}, masks {', '.join(map(str, pinned))}; give both for each target.")
         self.values = dict(values)
         self.pinned = dict(pinned)
+        self.support = dict(support or {})
 
     def project(self, weights: Weights) -> dict[Target, Tensor]:
         """Return the weights with every pinned entry at its value."""
@@ -78,6 +86,10 @@ class Pinned:
         """Return the bool mask of the entries that may still change."""
         return ~self.pinned[target]
 
+    def kept(self, target: Target) -> Tensor:
+        """Return the bool mask of the entries that pruning left: free, or held at a level, which may be zero."""
+        return self.support[target] if target in self.support else torch.ones_like(self.pinned[target])
+
     def outside(self, weights: Weights) -> int:
         """Return how many weights lie outside the set."""
         return sum(int(((weights[target] != value) & mask).sum()) for target, (mask, value) in self._held(weights).items())
@@ -88,12 +100,17 @@ class Pinned:
             "kind": "pinned",
             "values": {str(t): v for t, v in self.values.items()},
             "pinned": {str(t): m for t, m in self.pinned.items()},
+            "support": {str(t): m for t, m in self.support.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore values and masks."""
+        """Restore values and masks. A state of before supports were kept says what was pruned by its zeros alone."""
         self.values = {Target.parse(name): value for name, value in state["values"].items()}
         self.pinned = {Target.parse(name): mask for name, mask in state["pinned"].items()}
+        if "support" in state:
+            self.support = {Target.parse(name): mask for name, mask in state["support"].items()}
+        else:
+            self.support = {target: ~mask | (self.values[target] != 0) for target, mask in self.pinned.items()}
 
     def _held(self, weights: Weights) -> dict[Target, tuple[Tensor, Tensor]]:
         return {
@@ -142,7 +159,7 @@ def joined(parts: Mapping[Target, Frozen]) -> Frozen:
     values = {
         target: held.values[target] if isinstance(held, Pinned) else torch.zeros(pinned[target].shape) for target, held in parts.items()
     }
-    return Pinned(values, pinned)
+    return Pinned(values, pinned, {target: held.kept(target) for target, held in parts.items()})
 
 
 def _fitting(tensors: dict[Target, Tensor], target: Target, weight: Tensor) -> Tensor:

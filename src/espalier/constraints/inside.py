@@ -45,11 +45,13 @@ class Inside:
         held = self.outer.project(weights)
         if self.entrywise:
             levels = self.project(weights)
-            return Pinned(levels, {target: torch.ones_like(level, dtype=torch.bool) for target, level in levels.items()})
+            pinned = {target: torch.ones_like(level, dtype=torch.bool) for target, level in levels.items()}
+            return Pinned(levels, pinned, {target: self.outer.kept(target) for target in weights})
         inner = self.inner.freeze({target: self._ranked(target, weight) for target, weight in held.items()})
         if isinstance(inner, Pinned):
             pinned = {target: inner.pinned[target] | ~self._free(target, held[target]) for target in weights}
-            return Pinned(self.outer.project({target: inner.values[target] for target in weights}), pinned)
+            support = {target: inner.kept(target) & self.outer.kept(target).to(weight.device) for target, weight in held.items()}
+            return Pinned(self.outer.project({target: inner.values[target] for target in weights}), pinned, support)
         if isinstance(inner, Support) and isinstance(self.outer, Support):
             return Support({target: inner.masks[target] & self._free(target, held[target]) for target in weights}, inner.structure)
         raise ValueError("a sparsity structure cannot be chosen among weights that are pinned to levels; prune first, quantize afterwards.")

@@ -53,7 +53,10 @@ class Shrunk:
         if isinstance(part, Support):
             return Support({target: self._taken(str(target), mask) for target, mask in part.masks.items()}, part.structure)
         values = {target: self._taken(str(target), value) for target, value in part.values.items()}
-        return Pinned(values, {target: self._taken(str(target), mask) for target, mask in part.pinned.items()})
+        pinned, support = (
+            {target: self._taken(str(target), mask) for target, mask in masks.items()} for masks in (part.pinned, part.support)
+        )
+        return Pinned(values, pinned, support)
 
     def _taken(self, name: str, tensor: Tensor) -> Tensor:
         if name.partition("[")[0] in self.kept and "[" in name:

@@ -14,7 +14,7 @@ from espalier.constraints import Library, PatternKernels, Patterns, Target, libr
 from espalier.constraints.patterns import best_pattern
 from espalier.steps.context import Context
 from espalier.steps.state import State
-from espalier.steps.training import Assign, restored
+from espalier.steps.training import Assign, restored, weights_of
 
 CENTRE_HEAVY = (1.0, 1.5, 1.0, 1.5, 2.0, 1.5, 1.0, 1.5, 1.0)  # deviations by position; privacy-pruning, P5
 Format = Literal["kernel", "csr_relative", "csr_absolute"]
@@ -34,7 +34,7 @@ def library_energy(state: State, context: Context, *, library_name: str, num_ker
     """Record the energy that a library keeps of random 3x3 kernels, Gaussian and centre-heavy (privacy-pruning, P5).
 
     Args:
-        state: Passed on.
+        state: Any state; its weights stay as they are.
         context: The step's surroundings; its seed draws the kernels.
         library_name: Name of the library.
         num_kernels: Kernels to draw.
@@ -45,7 +45,7 @@ def library_energy(state: State, context: Context, *, library_name: str, num_ker
         generator = torch.Generator().manual_seed(context.seed)
         kernels_GS = torch.randn(num_kernels, 9, generator=generator) * torch.tensor(deviations)
         metrics[f"check/energy_{kind}_total"], metrics[f"check/energy_{kind}_relative"] = energies(kernels_GS, patterns)
-    return replace(state, metrics=metrics)
+    return replace(state, weights=weights_of(restored(state, context)), metrics=metrics)
 
 
 def pattern_energy(state: State, context: Context, *, constraint: Assign) -> State:
@@ -127,7 +127,7 @@ def index_storage(
     Source: privacy-pruning, P7.
 
     Args:
-        state: Passed on.
+        state: Any state; its weights stay as they are.
         context: The step's surroundings; its seed draws the layer.
         layout: ``kernel``, ``csr_relative`` or ``csr_absolute``.
         filters: Filters of the layer.
@@ -158,7 +158,7 @@ def index_storage(
     if layout == "kernel":
         figures["check/index_vs_csr_relative"] = sizes["csr_relative"].index_bits / own.index_bits
         figures["check/index_vs_csr_absolute"] = sizes["csr_absolute"].index_bits / own.index_bits
-    return replace(state, metrics={**state.metrics, **figures})
+    return replace(state, weights=weights_of(restored(state, context)), metrics={**state.metrics, **figures})
 
 
 def _relative_bits(mask: Tensor, width: int, weight_bits: int) -> int:

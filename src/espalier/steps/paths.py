@@ -143,7 +143,7 @@ def held_in(frozen: Assignment | None, kept: Kept) -> Assignment | None:
 def _narrowed(held: Frozen | None, target: Target, mask: Tensor) -> Frozen:
     if isinstance(held, Pinned):
         values = torch.where(mask, held.values[target], 0.0)
-        return Pinned({target: values}, {target: held.pinned[target] | ~mask})
+        return Pinned({target: values}, {target: held.pinned[target] | ~mask}, {target: held.kept(target) & mask})
     if isinstance(held, Support):
         return Support({target: held.masks[target] & mask}, held.structure)
     return Support({target: mask.clone()}, "unused paths")

@@ -38,11 +38,10 @@ def stored(state: State, context: Context, *, bits: Sequence[int]) -> State:
     for targets, part in state.frozen.parts:
         frozen = as_frozen(part)
         for target in targets:
-            levels = frozen.values[target] if isinstance(frozen, Pinned) else None
-            masks[str(target)] = frozen.free(target) if levels is None else levels != 0
-            value_bits += int(masks[str(target)].sum()) * (FULL_BITS if levels is None else _code_bits(levels))
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    figures = {**storage_figures(masks, bits), "bits_per_weight": value_bits / max(kept, 1)}
+            masks[str(target)] = kept = frozen.kept(target)
+            value_bits += int(kept.sum()) * (_code_bits(frozen.values[target][kept]) if isinstance(frozen, Pinned) else FULL_BITS)
+    total = sum(int(mask.sum()) for mask in masks.values())
+    figures = {**storage_figures(masks, bits), "bits_per_weight": value_bits / max(total, 1)}
     return replace(state, metrics={**state.metrics, **figures})
 
 
@@ -105,5 +104,5 @@ def storage_figures(masks: Mapping[str, Tensor], bits: Sequence[int]) -> dict[st
 
 
 def _code_bits(levels: Tensor) -> int:
-    """Return the bits of a code that tells the non-zero values of a layer apart."""
-    return max(1, (len(torch.unique(levels[levels != 0])) - 1).bit_length())
+    """Return the bits of a code that tells the kept values of a layer apart."""
+    return max(1, (len(torch.unique(levels)) - 1).bit_length())

@@ -92,7 +92,12 @@ def prune_synthetic(
         state,
         weights=weights_of(model),
         frozen=frozen if state.frozen is None else state.frozen.merged(frozen),
-        metrics={**state.metrics, **_last(progress.series), "weights_outside_set": float(outside)},
+        metrics={
+            **state.metrics,
+            **_last(progress.series),
+            "synthetic/epochs": float(progress.epochs),
+            "weights_outside_set": float(outside),
+        },
         series=state.extended(progress.series),
         epochs=state.epochs + progress.epochs,
     )
