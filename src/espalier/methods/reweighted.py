@@ -40,7 +40,7 @@ class Reweighted:
         epochs: Epochs of the step.
         form: See the module.
         strength: lambda.
-        refresh_at: Shares of the step after which ``a`` is taken anew; it is first taken at the start. The learning rate may restart there.
+        refresh_at: Shares of the step after which ``a`` is taken anew; it is first taken at the start.
         eps: See the module; on norms as ``normalise`` says.
         normalise: Take ``a`` from the RMS of a group, divide it by its mean over the layer's groups, and multiply it by the root of the
             group's size, so that one lambda serves all layers; False takes the norms as they are.
