@@ -25,7 +25,7 @@ def common(model: nn.Module, *, rate: float = 3.0) -> Assignment:
 
 
 def reweighted(assignment: Assignment, *, epochs: int, frozen: Assignment | None) -> Reweighted:
-    return Reweighted(assignment, epochs=epochs, form="sq", strength=1e-2, refresh_at=[0.5], eps=1e-6, frozen=frozen)
+    return Reweighted(assignment, epochs=epochs, form="sq", strength=1e-2, lr=0.05, refresh_at=[0.5], eps=1e-6, frozen=frozen)
 
 
 def proximal(assignment: Assignment, *, epochs: int, frozen: Assignment | None) -> PrimalProximal:

@@ -1,9 +1,9 @@
-"""What methods that act on the norms of groups share: which groups a set has, and the gradient of a target."""
+"""What methods that act on the norms of groups share: which groups a set has, and what a layer costs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from espalier.constraints import Assignment, CommonThreshold, Constraint, Grouped, Inside, Structure, Target, Threshold, Weights
 
@@ -52,14 +52,6 @@ def units_of(assignment: Assignment, weights: Weights) -> dict[Target, float]:
         for targets, part in parts
         for target in targets
     }
-
-
-def gradient_of(target: Target, model: nn.Module) -> Tensor | None:
-    """Return the targeted part of the parameter's gradient, sharing its memory; None where it has no gradient."""
-    gradient = model.get_parameter(target.parameter).grad
-    if gradient is None or target.axis is None or target.start is None or target.stop is None:
-        return gradient
-    return gradient.narrow(target.axis, target.start, target.stop - target.start)
 
 
 def layer_costs(assignment: Assignment, weights: Weights, method: str) -> dict[Target, float]:

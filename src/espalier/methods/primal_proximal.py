@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, CommonThreshold, Structure
 from espalier.methods.admm import RhoSchedule
-from espalier.methods.groups import check_grouped, gradient_of, groups_of, inner, units_of
+from espalier.methods.groups import check_grouped, groups_of, inner, units_of
 from espalier.methods.method import hold, settled
 
 TINY = 1e-12
@@ -106,7 +106,7 @@ class PrimalProximal:
         """Add ``rho (W - Z + U)`` to the gradients, for the copy of each grouping."""
         rho = self.rho
         for index, (target, _, _) in enumerate(self.groups):
-            gradient = gradient_of(target, model)
+            gradient = target.gradient(model)
             if gradient is not None:
                 gradient.add_(target.view(model), alpha=rho).sub_(self.z[index], alpha=rho)
                 if self.dual:
