@@ -374,6 +374,31 @@ def test_a_restored_method_goes_on_as_if_nothing_had_happened(tmp_path: Path, ki
         assert torch.equal(weight, ends[True].last[name])
 
 
+@BY_METHOD
+def test_a_checkpoint_of_another_structure_or_of_other_layers_is_refused(kind: str) -> None:
+    model = network()
+    written = METHODS[kind](common(model), epochs=4)
+    written.start(model)
+    state = written.state_dict()
+
+    def resume(assignment: Assignment) -> None:
+        method = METHODS[kind](assignment, epochs=4)
+        method.start(model)
+        method.load_state_dict(state)
+
+    resume(common(model))
+    with pytest.raises(
+        ValueError, match=r"made with structure 'block_row 4x6 \+ block_column 4' for 0\.weight, this run asks for 'filter'; start"
+    ):
+        resume(assign(model, partial(CommonThreshold, [FILTER]), rate=2.0, rate_of="weights"))
+    with pytest.raises(ValueError, match=r"for 3\.weight, this run asks for 'none'; start anew"):
+        resume(
+            assign(
+                model, partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])]), rate=1.05, skip=["3"], rate_of="weights"
+            )
+        )
+
+
 def test_a_debiased_copy_keeps_the_mean_norm_of_what_it_keeps() -> None:
     model = linear([[3.0, 4.0], [6.0, 8.0], [0.3, 0.4]])
     assignment = Assignment([((W,), Sparse(FILTER, 1))])

@@ -1,6 +1,6 @@
-"""What methods that act on the norms of groups share: which groups a set has, and what a layer costs."""
+"""What methods that act on the norms of groups share: which groups a set has, what a layer costs, what a checkpoint fits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -52,6 +52,31 @@ def units_of(assignment: Assignment, weights: Weights) -> dict[Target, float]:
         for targets, part in parts
         for target in targets
     }
+
+
+def labels_of(assignment: Assignment) -> dict[str, str]:
+    """Return what each target's set calls its structure, or its class where it has no name: what a checkpoint has to agree with."""
+    parts = [(targets, inner(constraint)) for targets, constraint in assignment.parts]
+    return {str(target): str(getattr(part, "label", type(part).__name__)) for targets, part in parts for target in targets}
+
+
+def check_resumed(assignment: Assignment, kept: Mapping[str, str]) -> None:
+    """Check that a checkpoint was made for these layers and structures.
+
+    Args:
+        assignment: The sets of this run.
+        kept: ``labels_of`` the sets of the run that wrote the checkpoint.
+
+    Raises:
+        ValueError: They differ; the message names the first layer.
+    """
+    asked = labels_of(assignment)
+    for name in dict.fromkeys([*asked, *kept]):
+        if asked.get(name) != kept.get(name):
+            raise ValueError(
+                f"the checkpoint was made with structure '{kept.get(name, 'none')}' for {name}, this run asks for "
+                f"'{asked.get(name, 'none')}'; start anew or use the settings it was made with."
+            )
 
 
 def layer_costs(assignment: Assignment, weights: Weights, method: str) -> dict[Target, float]:

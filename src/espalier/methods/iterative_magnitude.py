@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from espalier.constraints import Assignment, Constraint, Inside
+from espalier.methods.groups import check_resumed, labels_of
 from espalier.methods.method import hold, settled
 
 
@@ -28,7 +29,7 @@ def eased(constraint: Constraint, share: float) -> Constraint:
 
 
 class IterativeMagnitude:
-    """Project onto rates that grow by an equal factor a round, and train within each; the step's last projection reaches the rate.
+    """Project onto rates that grow by an equal factor a round, and train within each; the projection after them reaches the rate.
 
     Args:
         assignment: Sets with a rate.
@@ -84,8 +85,15 @@ class IterativeMagnitude:
         return settled(self.assignment.within(self.held), model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "held": None if self.held is None else self.held.state_dict()}
+        held = None if self.held is None else self.held.state_dict()
+        return {"labels": labels_of(self.assignment), "epoch": self.epoch, "held": held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch = state["epoch"]
         self.held = None if state["held"] is None else Assignment.frozen_from_state(state["held"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, CommonThreshold, Structure
 from espalier.methods.admm import RhoSchedule
-from espalier.methods.groups import check_grouped, groups_of, inner, units_of
+from espalier.methods.groups import check_grouped, check_resumed, groups_of, inner, labels_of, units_of
 from espalier.methods.method import hold, settled
 
 TINY = 1e-12
@@ -151,8 +151,21 @@ class PrimalProximal:
         return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "period": self.period, "tau": self.tau, "z": list(self.z), "u": list(self.u)}
+        return {
+            "labels": labels_of(self.assignment),
+            "epoch": self.epoch,
+            "period": self.period,
+            "tau": self.tau,
+            "z": list(self.z),
+            "u": list(self.u),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch, self.period, self.tau = state["epoch"], state["period"], state["tau"]
         self.z, self.u = list(state["z"]), list(state["u"])

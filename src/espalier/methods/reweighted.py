@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Structure, Target
-from espalier.methods.groups import check_grouped, epochs_of, groups_of, layer_costs
+from espalier.methods.groups import check_grouped, check_resumed, epochs_of, groups_of, labels_of, layer_costs
 from espalier.methods.method import hold, settled
 
 Form = Literal["sq", "mix", "lin", "fixed"]
@@ -159,7 +159,13 @@ class Reweighted:
         return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "factors": list(self.factors)}
+        return {"labels": labels_of(self.assignment), "epoch": self.epoch, "factors": list(self.factors)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch, self.factors = state["epoch"], list(state["factors"])
