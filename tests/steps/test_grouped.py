@@ -14,7 +14,7 @@ from espalier.composing import composed, identity_of, register_rows, resolved, s
 from espalier.constraints import COLUMN, FILTER, NM, Assignment, CommonThreshold, Support, Target, Threshold, assign
 from espalier.methods import PrimalProximal, Reweighted, RhoSchedule
 from espalier.steps import State, decide, matched, penalise, product_latency, retrain
-from espalier.steps.grouped import group_figures, layer_figures
+from espalier.steps.grouped import group_figures, depth_figures
 from espalier.steps.product_latency import products_of
 
 W = Target("0.weight")
@@ -105,7 +105,7 @@ def test_rates_by_depth() -> None:
         model[1].weight[:, 0] = 0.0  # half of the other filter
         model[3].weight[:, 1] = 0.0
     assignment = assign(model, partial(Threshold, [FILTER, COLUMN], 0.0), include=["0", "1"])
-    assert layer_figures(assignment, model) == pytest.approx(
+    assert depth_figures(assignment, model) == pytest.approx(
         {
             "layer/rate_first": 1.0,
             "layer/rate_last": 2.0,

@@ -1,7 +1,8 @@
-"""What methods that act on the norms of groups share: which groups a set has, what a layer costs, what a checkpoint fits."""
+"""What methods that act on groups share: which a set has, the set at another rate, what a layer costs, what a checkpoint fits."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -19,6 +20,13 @@ class Group(NamedTuple):
 def inner(constraint: Constraint) -> Constraint:
     """Return the set that an assignment chose, whatever earlier steps froze around it."""
     return inner(constraint.inner) if isinstance(constraint, Inside) else constraint
+
+
+def at_rate[Set](constraint: Set, rate: float) -> Set:
+    """Return the same set at another rate; it has one."""
+    changed: Any = copy.copy(constraint)
+    changed.rate = rate
+    return changed  # type: ignore[no-any-return]
 
 
 def check_grouped(assignment: Assignment, method: str) -> None:

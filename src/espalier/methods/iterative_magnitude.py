@@ -1,6 +1,5 @@
 """Iterative magnitude pruning: prune a little, train within it, prune more.  Source: progressive-admm, Baselines; Han et al. 2015."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 from espalier.constraints import Assignment, Constraint, Inside
-from espalier.methods.groups import check_resumed, labels_of
+from espalier.methods.groups import at_rate, check_resumed, labels_of
 from espalier.methods.method import hold, settled
 
 
@@ -23,9 +22,7 @@ def eased(constraint: Constraint, share: float) -> Constraint:
     rate = getattr(constraint, "rate", None)
     if rate is None:
         raise ValueError(f"iterative pruning raises a rate round by round; {type(constraint).__name__} has none. Take a set with a rate.")
-    milder: Any = copy.copy(constraint)
-    milder.rate = rate**share
-    return milder  # type: ignore[no-any-return]
+    return at_rate(constraint, rate**share)
 
 
 class IterativeMagnitude:
