@@ -1,6 +1,6 @@
 """Group penalties, primal-proximal training and iterative magnitude pruning: formulas, both loops, and what they refuse."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ W = Target("weight")
 FORMS = ["sq", "mix", "lin", "fixed"]
 
 
-def common(model: nn.Module, rate: float = 3.0) -> Assignment:
-    return assign(model, partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])]), rate=rate, rate_of="weights")
+def common(model: nn.Module, rate: float = 3.0, skip: Sequence[str] = ()) -> Assignment:
+    make = partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])])
+    return assign(model, make, rate=rate, skip=skip, rate_of="weights")
 
 
 def linear(values: list[list[float]]) -> nn.Linear:
@@ -392,11 +393,7 @@ def test_a_checkpoint_of_another_structure_or_of_other_layers_is_refused(kind: s
     ):
         resume(assign(model, partial(CommonThreshold, [FILTER]), rate=2.0, rate_of="weights"))
     with pytest.raises(ValueError, match=r"for 3\.weight, this run asks for 'none'; start anew"):
-        resume(
-            assign(
-                model, partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])]), rate=1.05, skip=["3"], rate_of="weights"
-            )
-        )
+        resume(common(model, rate=1.05, skip=["3"]))
 
 
 def test_a_debiased_copy_keeps_the_mean_norm_of_what_it_keeps() -> None:

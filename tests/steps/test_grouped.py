@@ -14,7 +14,7 @@ from espalier.composing import composed, identity_of, register_rows, resolved, s
 from espalier.constraints import COLUMN, FILTER, NM, Assignment, CommonThreshold, Support, Target, Threshold, assign
 from espalier.methods import PrimalProximal, Reweighted, RhoSchedule
 from espalier.steps import State, decide, matched, penalise, product_latency, retrain
-from espalier.steps.grouped import group_figures, depth_figures
+from espalier.steps.grouped import depth_figures, group_figures
 from espalier.steps.product_latency import products_of
 
 W = Target("0.weight")

@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from espalier.constraints import Assignment, CommonThreshold, Constraint, Grouped, Inside, Structure, Target, Threshold, Weights
+
+AnySet = TypeVar("AnySet")
 
 
 class Group(NamedTuple):
@@ -22,7 +24,7 @@ def inner(constraint: Constraint) -> Constraint:
     return inner(constraint.inner) if isinstance(constraint, Inside) else constraint
 
 
-def at_rate[Set](constraint: Set, rate: float) -> Set:
+def at_rate(constraint: AnySet, rate: float) -> AnySet:
     """Return the same set at another rate; it has one."""
     changed: Any = copy.copy(constraint)
     changed.rate = rate

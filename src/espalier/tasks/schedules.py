@@ -36,8 +36,8 @@ def cycles(epoch: int, epochs: int, milestones: Sequence[int], *, rise: float, f
     """Return a rate that falls by ``fall`` over each period and rises by ``rise`` where the next begins (blk-rew, Official code notes).
 
     The scripts rise 1.8 times at a refresh and fall 0.988 times at each other of 60 epochs; here a period falls 0.988 ** 59, whatever its
-    length, so that shorter runs see the same cycle. Periods begin at fixed shares of the step, so that methods that refresh at other epochs,
-    or never, are compared at one schedule.
+    length, so that shorter runs see the same cycle. Periods begin at fixed shares of the step, so that methods that refresh at other
+    epochs, or never, are compared at one schedule.
 
     Args:
         epoch: Epoch within the step, from 0.
