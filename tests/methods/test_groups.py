@@ -1,6 +1,6 @@
 """Group penalties, primal-proximal training and iterative magnitude pruning: formulas, both loops, and what they refuse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ W = Target("weight")
 FORMS = ["sq", "mix", "lin", "fixed"]
 
 
-def common(model: nn.Module, rate: float = 3.0) -> Assignment:
-    return assign(model, partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])]), rate=rate, rate_of="weights")
+def common(model: nn.Module, rate: float = 3.0, skip: Sequence[str] = ()) -> Assignment:
+    make = partial(CommonThreshold, [BLOCK_ROW.sized([4, 6]), BLOCK_COLUMN.sized([4])])
+    return assign(model, make, rate=rate, skip=skip, rate_of="weights")
 
 
 def linear(values: list[list[float]]) -> nn.Linear:
@@ -49,12 +50,21 @@ def linear(values: list[list[float]]) -> nn.Linear:
 
 
 def penalty(assignment: Assignment, *, epochs: int = 4, **changes: Any) -> Reweighted:
-    settings: dict[str, Any] = {"form": "sq", "strength": 1.0, "refresh_at": [0.5], "eps": 0.01, "normalise": False}
+    settings: dict[str, Any] = {"form": "sq", "strength": 1.0, "lr": 1e-4, "refresh_at": [0.5], "eps": 0.01, "normalise": False}
     return Reweighted(assignment, epochs=epochs, **settings | changes)
 
 
+def value(method: Reweighted, weights: Mapping[Target, torch.Tensor]) -> torch.Tensor:
+    """Return the penalty whose gradient the method adds, its weights held."""
+    terms = []
+    for (target, structure, _), factor_G in zip(method.groups, method.factors, strict=True):
+        square_G = structure.scores(weights[target])
+        terms.append((factor_G * (square_G if method.form == "sq" else (square_G + 1e-12).sqrt())).sum())
+    return torch.stack(terms).sum()
+
+
 def reweighted(assignment: Assignment, *, epochs: int, frozen: Assignment | None = None) -> Reweighted:
-    return Reweighted(assignment, epochs=epochs, form="lin", strength=1e-2, refresh_at=[0.25, 0.5, 0.75], eps=1e-3, frozen=frozen)
+    return Reweighted(assignment, epochs=epochs, form="lin", strength=1e-2, lr=0.05, refresh_at=[0.25, 0.5, 0.75], eps=1e-3, frozen=frozen)
 
 
 def proximal(assignment: Assignment, *, epochs: int, frozen: Assignment | None = None) -> PrimalProximal:
@@ -76,7 +86,7 @@ def test_the_penalty_of_a_hand_case(form: str, expected: float) -> None:  # the 
     model = linear([[3.0, 4.0], [0.0, 0.0]])
     method = penalty(Assignment([((W,), Sparse(BLOCK_ROW.sized([2, 2]), 1))]), form=form)
     method.start(model)
-    assert float(method.penalty({W: model.weight.detach()})) == pytest.approx(expected, abs=1e-6)
+    assert float(value(method, {W: model.weight.detach()})) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -91,7 +101,7 @@ def test_the_gradient_is_that_of_the_penalty_with_its_weights_held(form: str, no
         parameter.data += 0.01
         parameter.grad = torch.zeros_like(parameter)
     weights = {target: target.read(model).requires_grad_() for target in assignment.targets}
-    method.penalty(weights).backward()
+    value(method, weights).backward()
     method.add_penalty_grad(model)
     for target, weight in weights.items():
         assert weight.grad is not None
@@ -108,6 +118,20 @@ def test_the_inert_penalty_has_no_gradient() -> None:
     assert model.weight.grad is not None
     assert not model.weight.grad.any()
     assert model.weight.flatten().tolist() == [3.0, 4.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_step_takes_more_than_half_of_a_weight(form: str) -> None:
+    model = linear([[3.0, 4.0], [0.003, 0.004]])
+    method = penalty(Assignment([((W,), Sparse(FILTER, 1))]), form=form, eps=1e-6, strength=10.0, lr=0.1, epochs=8)
+    method.start(model)
+    model.weight.data[1] *= 10  # the dead group comes back between refreshes, its weight still that of a dead one
+    before = model.weight.detach().clone()
+    stepper = torch.optim.SGD(model.parameters(), lr=0.1)
+    method.add_penalty_grad(model)
+    stepper.step()
+    assert torch.equal(model.weight[1], before[1] * 0.5)
+    assert (model.weight > 0).all()
 
 
 def test_small_groups_are_pulled_harder_than_large_ones_and_fixed_lasso_pulls_all_alike() -> None:
@@ -193,6 +217,7 @@ def test_sets_without_groups_are_refused_with_the_reason(method: Callable[..., o
     [
         (lambda one: penalty(one, form="sqrt"), r"form=sqrt is no penalty; take one of sq, mix, lin, fixed"),
         (lambda one: penalty(one, eps=0.0), "eps=0.0"),
+        (lambda one: penalty(one, lr=0.0), "lr=0.0"),
         (lambda one: penalty(one, refresh_at=[0.5, 0.2]), r"refresh_at=\[0\.5, 0\.2\] should rise between 0 and 1"),
         (lambda one: proximal(one, epochs=2), r"bisected over one common threshold; the set is Sparse\. Give method\.tau"),
         (lambda one: PrimalProximal(one, epochs=2, num_periods=0, rho=RhoSchedule(1, 1), tau=0.1), "num_periods=0"),
@@ -348,6 +373,27 @@ def test_a_restored_method_goes_on_as_if_nothing_had_happened(tmp_path: Path, ki
     assert ends[True].series == ends[False].series
     for name, weight in ends[False].last.items():
         assert torch.equal(weight, ends[True].last[name])
+
+
+@BY_METHOD
+def test_a_checkpoint_of_another_structure_or_of_other_layers_is_refused(kind: str) -> None:
+    model = network()
+    written = METHODS[kind](common(model), epochs=4)
+    written.start(model)
+    state = written.state_dict()
+
+    def resume(assignment: Assignment) -> None:
+        method = METHODS[kind](assignment, epochs=4)
+        method.start(model)
+        method.load_state_dict(state)
+
+    resume(common(model))
+    with pytest.raises(
+        ValueError, match=r"made with structure 'block_row 4x6 \+ block_column 4' for 0\.weight, this run asks for 'filter'; start"
+    ):
+        resume(assign(model, partial(CommonThreshold, [FILTER]), rate=2.0, rate_of="weights"))
+    with pytest.raises(ValueError, match=r"for 3\.weight, this run asks for 'none'; start anew"):
+        resume(common(model, rate=1.05, skip=["3"]))
 
 
 def test_a_debiased_copy_keeps_the_mean_norm_of_what_it_keeps() -> None:

@@ -1,11 +1,14 @@
-"""What methods that act on the norms of groups share: which groups a set has, and the gradient of a target."""
+"""What methods that act on groups share: which a set has, the set at another rate, what a layer costs, what a checkpoint fits."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from espalier.constraints import Assignment, CommonThreshold, Constraint, Grouped, Inside, Structure, Target, Threshold, Weights
+
+AnySet = TypeVar("AnySet")
 
 
 class Group(NamedTuple):
@@ -19,6 +22,13 @@ class Group(NamedTuple):
 def inner(constraint: Constraint) -> Constraint:
     """Return the set that an assignment chose, whatever earlier steps froze around it."""
     return inner(constraint.inner) if isinstance(constraint, Inside) else constraint
+
+
+def at_rate(constraint: AnySet, rate: float) -> AnySet:
+    """Return the same set at another rate; it has one."""
+    changed: Any = copy.copy(constraint)
+    changed.rate = rate
+    return changed  # type: ignore[no-any-return]
 
 
 def check_grouped(assignment: Assignment, method: str) -> None:
@@ -54,12 +64,29 @@ def units_of(assignment: Assignment, weights: Weights) -> dict[Target, float]:
     }
 
 
-def gradient_of(target: Target, model: nn.Module) -> Tensor | None:
-    """Return the targeted part of the parameter's gradient, sharing its memory; None where it has no gradient."""
-    gradient = model.get_parameter(target.parameter).grad
-    if gradient is None or target.axis is None or target.start is None or target.stop is None:
-        return gradient
-    return gradient.narrow(target.axis, target.start, target.stop - target.start)
+def labels_of(assignment: Assignment) -> dict[str, str]:
+    """Return what each target's set calls its structure, or its class where it has no name: what a checkpoint has to agree with."""
+    parts = [(targets, inner(constraint)) for targets, constraint in assignment.parts]
+    return {str(target): str(getattr(part, "label", type(part).__name__)) for targets, part in parts for target in targets}
+
+
+def check_resumed(assignment: Assignment, kept: Mapping[str, str]) -> None:
+    """Check that a checkpoint was made for these layers and structures.
+
+    Args:
+        assignment: The sets of this run.
+        kept: ``labels_of`` the sets of the run that wrote the checkpoint.
+
+    Raises:
+        ValueError: They differ; the message names the first layer.
+    """
+    asked = labels_of(assignment)
+    for name in dict.fromkeys([*asked, *kept]):
+        if asked.get(name) != kept.get(name):
+            raise ValueError(
+                f"the checkpoint was made with structure '{kept.get(name, 'none')}' for {name}, this run asks for "
+                f"'{asked.get(name, 'none')}'; start anew or use the settings it was made with."
+            )
 
 
 def layer_costs(assignment: Assignment, weights: Weights, method: str) -> dict[Target, float]:

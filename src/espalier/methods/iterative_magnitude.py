@@ -1,6 +1,5 @@
 """Iterative magnitude pruning: prune a little, train within it, prune more.  Source: progressive-admm, Baselines; Han et al. 2015."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from espalier.constraints import Assignment, Constraint, Inside
+from espalier.methods.groups import at_rate, check_resumed, labels_of
 from espalier.methods.method import hold, settled
 
 
@@ -22,13 +22,11 @@ def eased(constraint: Constraint, share: float) -> Constraint:
     rate = getattr(constraint, "rate", None)
     if rate is None:
         raise ValueError(f"iterative pruning raises a rate round by round; {type(constraint).__name__} has none. Take a set with a rate.")
-    milder: Any = copy.copy(constraint)
-    milder.rate = rate**share
-    return milder  # type: ignore[no-any-return]
+    return at_rate(constraint, rate**share)
 
 
 class IterativeMagnitude:
-    """Project onto rates that grow by an equal factor a round, and train within each; the step's last projection reaches the rate.
+    """Project onto rates that grow by an equal factor a round, and train within each; the projection after them reaches the rate.
 
     Args:
         assignment: Sets with a rate.
@@ -84,8 +82,15 @@ class IterativeMagnitude:
         return settled(self.assignment.within(self.held), model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "held": None if self.held is None else self.held.state_dict()}
+        held = None if self.held is None else self.held.state_dict()
+        return {"labels": labels_of(self.assignment), "epoch": self.epoch, "held": held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch = state["epoch"]
         self.held = None if state["held"] is None else Assignment.frozen_from_state(state["held"])

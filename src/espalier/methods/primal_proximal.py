@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, CommonThreshold, Structure
 from espalier.methods.admm import RhoSchedule
-from espalier.methods.groups import check_grouped, gradient_of, groups_of, inner, units_of
+from espalier.methods.groups import check_grouped, check_resumed, groups_of, inner, labels_of, units_of
 from espalier.methods.method import hold, settled
 
 TINY = 1e-12
@@ -106,7 +106,7 @@ class PrimalProximal:
         """Add ``rho (W - Z + U)`` to the gradients, for the copy of each grouping."""
         rho = self.rho
         for index, (target, _, _) in enumerate(self.groups):
-            gradient = gradient_of(target, model)
+            gradient = target.gradient(model)
             if gradient is not None:
                 gradient.add_(target.view(model), alpha=rho).sub_(self.z[index], alpha=rho)
                 if self.dual:
@@ -151,8 +151,21 @@ class PrimalProximal:
         return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "period": self.period, "tau": self.tau, "z": list(self.z), "u": list(self.u)}
+        return {
+            "labels": labels_of(self.assignment),
+            "epoch": self.epoch,
+            "period": self.period,
+            "tau": self.tau,
+            "z": list(self.z),
+            "u": list(self.u),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch, self.period, self.tau = state["epoch"], state["period"], state["tau"]
         self.z, self.u = list(state["z"]), list(state["u"])

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Structure, Target
-from espalier.methods.groups import check_grouped, epochs_of, gradient_of, groups_of, layer_costs
+from espalier.methods.groups import check_grouped, check_resumed, epochs_of, groups_of, labels_of, layer_costs
 from espalier.methods.method import hold, settled
 
 Form = Literal["sq", "mix", "lin", "fixed"]
+SHARE = 0.5  # of a weight that one step of the penalty may take (blk-rew, section 2: lr * lambda * a < 0.5, hence f <= 0.25 / lr in sq)
 LARGEST = 1e4  # of a normalised a_g (RT3D, remark for implementers): the weight of a dead group would grow to 1 / eps
 TINY = 1e-12  # under the root
 
@@ -40,7 +41,9 @@ class Reweighted:
         epochs: Epochs of the step.
         form: See the module.
         strength: lambda.
-        refresh_at: Shares of the step after which ``a`` is taken anew; it is first taken at the start. The learning rate may restart there.
+        refresh_at: Shares of the step after which ``a`` is taken anew; it is first taken at the start.
+        lr: Largest learning rate of the step. No group's pull takes more than half of a weight at that rate: a group that died to a small
+            norm keeps its large ``a`` until the next refresh and would diverge (sq) or jump about zero (the others) should it grow.
         eps: See the module; on norms as ``normalise`` says.
         normalise: Take ``a`` from the RMS of a group, divide it by its mean over the layer's groups, and multiply it by the root of the
             group's size, so that one lambda serves all layers; False takes the norms as they are.
@@ -62,6 +65,7 @@ class Reweighted:
         epochs: int,
         form: Form,
         strength: float,
+        lr: float,
         refresh_at: Sequence[float],
         eps: float,
         normalise: bool = True,
@@ -72,11 +76,11 @@ class Reweighted:
     ) -> None:
         if form not in get_args(Form):
             raise ValueError(f"method.form={form} is no penalty; take one of {', '.join(get_args(Form))}.")
-        if strength < 0 or eps <= 0 or (proximal is not None and proximal <= 0):
-            raise ValueError(f"strength={strength}, eps={eps}, proximal={proximal}: strength is 0 or more, the others above 0.")
+        if strength < 0 or min(lr, eps) <= 0 or (proximal is not None and proximal <= 0):
+            raise ValueError(f"strength={strength}, lr={lr}, eps={eps}, proximal={proximal}: strength is 0 or more, the others above 0.")
         check_grouped(assignment, "a group penalty")
         self.assignment, self.frozen, self.epochs = assignment, frozen, epochs
-        self.form, self.strength, self.eps = form, strength, eps
+        self.form, self.strength, self.lr, self.eps = form, strength, lr, eps
         self.normalise, self.by_cost, self.proximal, self.inert = normalise, by_cost, proximal, inert
         self.milestones = epochs_of(refresh_at, epochs, "method.refresh_at")
         self.figures: dict[str, float] = {}
@@ -93,23 +97,19 @@ class Reweighted:
         self.epoch = 0
         self._refresh(weights)
 
-    def penalty(self, weights: Mapping[Target, Tensor]) -> Tensor:
-        """Return the penalty, a scalar; differentiable in ``weights``."""
-        terms = []
-        for (target, structure, _), factor_G in zip(self.groups, self.factors, strict=True):
-            square_G = structure.scores(weights[target])
-            terms.append((factor_G * (square_G if self.form == "sq" else (square_G + TINY).sqrt())).sum())
-        return torch.stack(terms).sum()
-
     @torch.no_grad()
     def add_penalty_grad(self, model: nn.Module) -> None:
-        """Add ``2 f_g w`` (sq) or ``f_g w / ||w_g||``, ``f_g`` the factor of the weight's group, summed over the groupings."""
+        """Add ``2 f_g w`` (sq) or ``f_g w / ||w_g||``, ``f_g`` the factor of the weight's group, summed over the groupings.
+
+        The multiple of ``w`` is cut to ``0.5 / lr`` in each grouping.
+        """
         if self.inert or self.proximal is not None:
             return
         for (target, structure, _), factor_G in zip(self.groups, self.factors, strict=True):
-            gradient, weight = gradient_of(target, model), target.view(model)
+            gradient, weight = target.gradient(model), target.view(model)
             if gradient is not None:
-                gradient.addcmul_(weight, structure.spread(weight.shape, self._pull(weight, structure, factor_G)))
+                pull_G = self._pull(weight, structure, factor_G).clamp_max(SHARE / self.lr)
+                gradient.addcmul_(weight, structure.spread(weight.shape, pull_G))
 
     def _pull(self, weight: Tensor, structure: Structure, factor_G: Tensor) -> Tensor:
         """Return what the weights of each group are multiplied with to give the penalty's gradient."""
@@ -159,7 +159,13 @@ class Reweighted:
         return settled(self.assignment, model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "factors": list(self.factors)}
+        return {"labels": labels_of(self.assignment), "epoch": self.epoch, "factors": list(self.factors)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: It was made for other layers or another structure.
+        """
+        check_resumed(self.assignment, state["labels"])
         self.epoch, self.factors = state["epoch"], list(state["factors"])

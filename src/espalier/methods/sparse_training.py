@@ -1,6 +1,5 @@
 """Sparse training from scratch: masks that mutate while the weights train (mest, sections 1 to 4)."""
 
-import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Regrown, Support, Target
+from espalier.methods.groups import at_rate
 from espalier.methods.method import hold
 from espalier.methods.mutation import MutationSchedule
 from espalier.methods.regrowth import Regrowth
@@ -232,13 +232,6 @@ class SparseTraining:
     def _generator(self, target: Target) -> torch.Generator:
         words = f"{self.seed}/{self.epoch}/{target}"
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "little"))
-
-
-def at_rate(constraint: Regrown, rate: float) -> Regrown:
-    """Return the same set at another rate."""
-    changed = copy.copy(constraint)
-    changed.rate = rate
-    return changed
 
 
 def _sets(assignment: Assignment) -> dict[Target, Regrown]:

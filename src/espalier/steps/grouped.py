@@ -79,7 +79,7 @@ def decide(state: State, context: Context, *, constraint: Assign, dense: State) 
         **state.metrics,
         **hard,
         **group_figures(assignment, frozen, weights, reference),
-        **layer_figures(assignment, model),
+        **depth_figures(assignment, model),
         "hard/top1_pct_before": before,
         "val/top1_pct": hard["hard/top1_pct"],
         "weights_outside_set": float(frozen.outside(frozen.read(model))),
@@ -172,7 +172,7 @@ def group_figures(
     return figures | tau | ({"groups/collapsed_pct": 100 * collapsed / dropped} if dropped else {})
 
 
-def layer_figures(assignment: Assignment, model: nn.Module) -> dict[str, float]:
+def depth_figures(assignment: Assignment, model: nn.Module) -> dict[str, float]:
     """Return the rates of parts of the network, by depth, and the smallest share of zero rows and columns over layers with such groups."""
     names = prunable(model)
     first = [name for name in names if model.get_parameter(name).ndim > 2][:1]

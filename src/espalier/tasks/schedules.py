@@ -32,20 +32,23 @@ def restarts(epoch: int, epochs: int, milestones: Sequence[int], *, factor: floa
     return float(factor ** (drops * (epoch - starts[index]) // length))
 
 
-def cycles(epoch: int, epochs: int, milestones: Sequence[int], *, rise: float, fall: float) -> float:
+def cycles(epoch: int, epochs: int, milestones: Sequence[int], *, rise: float, fall: float, restart_at: Sequence[float]) -> float:
     """Return a rate that falls by ``fall`` over each period and rises by ``rise`` where the next begins (blk-rew, Official code notes).
 
     The scripts rise 1.8 times at a refresh and fall 0.988 times at each other of 60 epochs; here a period falls 0.988 ** 59, whatever its
-    length, so that shorter runs see the same cycle.
+    length, so that shorter runs see the same cycle. Periods begin at fixed shares of the step, so that methods that refresh at other
+    epochs, or never, are compared at one schedule.
 
     Args:
         epoch: Epoch within the step, from 0.
         epochs: Epochs of the step.
-        milestones: First epochs of all periods but the first.
+        milestones: Not read.
         rise: Factor where a period begins, the first aside.
         fall: Factor over a period.
+        restart_at: Shares of the step, rising between 0 and 1, after which a period begins; those that fall on one epoch are merged.
     """
-    starts = [0, *milestones, epochs]
+    del milestones
+    starts = sorted({0, *(round(share * epochs) for share in restart_at), epochs})
     index = max(index for index, start in enumerate(starts[:-1]) if start <= epoch)
     progress = (epoch - starts[index]) / (starts[index + 1] - starts[index])
     return float((rise * fall) ** index * fall**progress)
