@@ -15,6 +15,7 @@ from espalier.rewrites.shrink import shrunk
 from espalier.rewrites.unused_paths import Kept, merged, remove_unused_paths
 from espalier.rewrites.unused_paths import silence as silenced
 from espalier.steps.context import Context
+from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import hard_figures, restored, weights_of
 from espalier.tasks import accuracy
@@ -108,6 +109,7 @@ def purify(state: State, context: Context, *, purification: Purification, rounds
     return replace(state, weights=weights_of(model), frozen=held_in(state.frozen, kept), metrics=metrics)
 
 
+@measures
 @torch.no_grad()
 def shrink(state: State, context: Context, *, batch_size: int, num_runs: int) -> State:
     """Cut the network to what is in use; record the largest change of a logit on the held-out images and what is gained in time.

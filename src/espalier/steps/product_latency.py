@@ -13,6 +13,7 @@ from espalier.constraints.selection import CONVS
 from espalier.constraints.sparse import kept_of
 from espalier.frames.cpu import machine_lock
 from espalier.steps.context import Context
+from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import restored
 
@@ -34,6 +35,7 @@ class Product:
         return self.rows * self.columns * self.positions
 
 
+@measures
 def product_latency(state: State, context: Context, *, rates: Sequence[float], num_warmup: int, num_runs: int) -> State:
     """Time one image's convolutions as matrix products, cut to random rows and columns at several rates (ss-auto, What must hold 7).
 
