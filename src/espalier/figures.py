@@ -48,10 +48,15 @@ def final_figures(
         "dense_bytes": float(dense),
         "size_ratio": dense / packed.file_bytes,
         "rate": weights / max(counts.weights_nonzero, 1),
-        **convolution_figures(state.weights, counts),
+        **({} if _cut(state) else convolution_figures(state.weights, counts)),
         **layer_figures(state),
     }
     return metrics, packed
+
+
+def _cut(state: State) -> bool:
+    """Return whether layers were made smaller: what they keep is no share of the network that was pruned."""
+    return any(rewrite["_target_"] == "espalier.rewrites.shrink" for rewrite in state.rewrites)
 
 
 def convolution_figures(weights: Mapping[str, Tensor], counts: Workload) -> dict[str, float]:

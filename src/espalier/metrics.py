@@ -192,9 +192,11 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("check/weights_difference_max", "", "counted", "lower", "largest difference of a weight between the two runs of a check"),
     Metric("paths/logits_change_max", "", "counted", "lower", "largest change of a logit by unused path removal, held-out images"),
-    Metric("paths/sweeps", "", "counted", "lower", "sweeps of unused path removal, or of purification with it, until nothing changes"),
+    Metric("paths/sweeps", "", "counted", "lower", "sweeps of unused path removal until nothing changes, the most that any took"),
+    Metric("paths/rounds", "", "counted", "lower", "rounds of purification and unused path removal until nothing changes"),
     Metric("paths/empty_groups", "", "counted", "neither", "empty filters and empty channels before unused path removal"),
     Metric("purified/channels", "", "counted", "neither", "channels that purification emptied"),
+    Metric("purified/disputed", "", "counted", "neither", "channels on which one condition of purification decides otherwise than both"),
     Metric("shrunk/logits_change_max", "", "counted", "lower", "largest change of a logit by cutting to smaller tensors, held-out images"),
     Metric("shrunk/speedup", "x", "measured", "higher", "forward pass before cutting / after, medians of passes in turn on one thread"),
     Metric(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
+from hydra.utils import get_object
 from torch import nn
 
 from espalier.code import code_digest, is_stale, step_digests
@@ -29,6 +30,7 @@ from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
+from espalier.steps.measuring import is_measuring
 from espalier.tracking import WandbRun
 
 Rerun = Literal["stale"] | None  # which finished runs are done anew
@@ -144,8 +146,8 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
         for listen in listeners:
             listen(progress, figures)
 
-    keys, codes = step_keys(job.identity), step_digests(job.identity)
-    folders = {name: store.root / ".steps" / f"{keys[name][:16]}-{codes[name][:6]}" for name in keys}
+    keys = step_keys(job.identity)
+    folders = {name: store.root / ".steps" / folder for name, folder in step_folders(job.identity).items()}
     state = run_steps(job.config, keys=keys, folders=folders, data=job.data, on_epoch=tell)
     model = state.rebuilt(partial(model_of, job.config))
     meta = {"model": job.config["model"], "row": job.name}
@@ -172,6 +174,20 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
     store.add_measurement(job.name, time_eager(job, model, packed.digest))
     store.add(record)  # whoever finds the record finds its measurement
     return record, packed
+
+
+def step_folders(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return step -> name of the folder that keeps its State: its key, its code, and the CPU from the first step on that measures.
+
+    Like the code, the CPU stays out of the key, which seeds the step.
+    """
+    keys, codes = step_keys(identity), step_digests(identity)
+    folders, device = {}, ""
+    for name, step in identity["steps"]:
+        if is_measuring(get_object(step["_target_"])):
+            device = f"-{digest(cpu().name)[:6]}"
+        folders[name] = f"{keys[name][:16]}-{codes[name][:6]}{device}"
+    return folders
 
 
 def _tracker(job: Job, folder: Path) -> AbstractContextManager[WandbRun | None]:

@@ -1,5 +1,6 @@
 """The steps of P-RM: lossless where they say so, held through retraining, cut states that train, save and load."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,9 @@ def test_purification_and_removal_reach_a_fixed_point_within_the_frozen_sets(tmp
     place = surroundings(tmp_path)
     state = unused_paths(silence(emptied(tmp_path), place), place)
     pure = purify(state, place, purification=PURIFICATION, rounds=10)
-    assert 1 < pure.metrics["paths/sweeps"] <= 5
+    assert 1 < pure.metrics["paths/rounds"] <= 5
+    assert 2 <= pure.metrics["paths/sweeps"] <= 5
+    assert "purified/disputed" not in pure.metrics
     assert pure.metrics["purified/channels"] >= 1
     assert pure.metrics["hard/top1_pct"] == pure.metrics["val/top1_pct"]
     again = unused_paths(pure, place)
@@ -90,9 +93,32 @@ def test_purification_and_removal_reach_a_fixed_point_within_the_frozen_sets(tmp
     assert pure.frozen is not None
     assert pure.frozen.outside(pure.frozen.read(pure.rebuilt(two_convolutions))) == 0
     once = purify(state, place, purification=PURIFICATION, rounds=0)
-    assert once.metrics["paths/sweeps"] == 1
+    assert once.metrics["paths/rounds"] == 1
+    assert once.metrics["paths/sweeps"] == state.metrics["paths/sweeps"]  # purification alone removes no paths
     assert int(once.weights["3.weight"].count_nonzero()) < int(state.weights["3.weight"].count_nonzero())
     assert torch.equal(once.weights["0.weight"], state.weights["0.weight"])  # its channel is the image
+
+
+def test_conditions_that_disagree_are_counted(tmp_path: Path) -> None:
+    model = two_convolutions()
+    weight = model.get_parameter("3.weight").detach()
+    weight[:, 3:].flatten(2)[:, :, 1:].zero_()  # one column of nine is left
+    weight[:, 5].mul_(0.01)  # the only channel that is also weak
+    weight[:, 0].mul_(1e-6)  # the weakest, and full: 72 weights where 8 are asked
+    state = State(weights={name: value.detach().clone() for name, value in model.state_dict().items()})
+    rules = {by: replace(PURIFICATION, emptiness=0.8, quantile=0.3, by=by) for by in ("both", "emptiness", "score")}
+    found = {by: purify(state, surroundings(tmp_path), purification=rule, rounds=0).metrics for by, rule in rules.items()}
+    assert "purified/disputed" not in found["both"]
+    assert found["emptiness"]["purified/disputed"] == 2  # channel 3 goes, channel 5 stays
+    assert found["score"]["purified/disputed"] == 1  # channel 5 stays
+
+
+def test_a_network_without_channels_of_several_columns_is_refused(tmp_path: Path) -> None:
+    def perceptron() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    with pytest.raises(ValueError, match=r"step 'step': Sequential has no layer .* several columns .* take unused_paths alone"):
+        purify(State(), context(tmp_path, model=perceptron), purification=PURIFICATION, rounds=1)
 
 
 def test_a_cut_state_computes_the_same_trains_packs_and_loads(tmp_path: Path) -> None:

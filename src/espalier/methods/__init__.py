@@ -9,6 +9,7 @@ from espalier.methods.method import LossTerm, Method
 from espalier.methods.mutation import MutationSchedule
 from espalier.methods.partial_map import PartialMap
 from espalier.methods.primal_proximal import PrimalProximal
+from espalier.methods.purification import Purification
 from espalier.methods.regrowth import GradientGrowth, MomentumGrowth, RandomGrowth
 from espalier.methods.reweighted import Reweighted
 from espalier.methods.sparse_training import SparseTraining
@@ -26,6 +27,7 @@ __all__ = [
     "MutationSchedule",
     "PartialMap",
     "PrimalProximal",
+    "Purification",
     "RandomGrowth",
     "Reweighted",
     "RhoSchedule",

@@ -8,6 +8,7 @@ from espalier.steps.formulas import harmonic_totals, storage_gap
 from espalier.steps.grouped import decide, matched, penalise
 from espalier.steps.kernels import pruning_to_performance
 from espalier.steps.masked_gradient import masked_gradient
+from espalier.steps.measuring import measures
 from espalier.steps.paths import purify, shrink, silence, unused_paths
 from espalier.steps.product_latency import product_latency
 from espalier.steps.rewrite import rewrite
@@ -32,6 +33,7 @@ __all__ = [
     "library_energy",
     "masked_gradient",
     "matched",
+    "measures",
     "pattern_energy",
     "penalise",
     "product_latency",

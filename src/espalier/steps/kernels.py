@@ -9,10 +9,12 @@ import torch
 
 from espalier.frames.products import Timing, time_products
 from espalier.steps.context import Context
+from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import restored, weights_of
 
 
+@measures
 def pruning_to_performance(
     state: State,
     context: Context,

@@ -1,5 +1,6 @@
 """The steps of P-RM after the retraining: silence what is empty, remove unused paths, purify, and cut what is left.  Source: prm, N3-N5."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from espalier.rewrites.shrink import shrunk
 from espalier.rewrites.unused_paths import Kept, merged, remove_unused_paths
 from espalier.rewrites.unused_paths import silence as silenced
 from espalier.steps.context import Context
+from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import hard_figures, restored, weights_of
 from espalier.tasks import accuracy
@@ -64,15 +66,25 @@ def purify(state: State, context: Context, *, purification: Purification, rounds
         context: The step's surroundings.
         purification: The rule.
         rounds: Rounds of purification and unused path removal, at the most; 0 purifies once and removes no paths.
+
+    Raises:
+        ValueError: No layer has channels of several columns.
     """
     model, example = restored(state, context), _example(context)
     limits = {name: purification.limit(weight) for name, weight in _purified(model, example).items()}
+    if not limits:
+        raise ValueError(
+            f"step '{context.name}': {type(model).__name__} has no layer behind another whose channels have several columns (a convolution "
+            "with a kernel, a linear layer that sees flattened maps), so there is nothing to purify; take unused_paths alone."
+        )
     kept: Kept = {}
-    channels = done = 0
+    sweeps = state.metrics.get("paths/sweeps", 0.0)
+    channels = disputed = done = 0
     for _ in range(max(rounds, 1)):
         before = weights_of(model)
-        masks, emptied = _purify_once(model, example, purification, limits)
+        masks, emptied, differing = _purify_once(model, example, purification, limits)
         channels += emptied
+        disputed += differing
         kept = merged(kept, masks)
         done += 1
         if not rounds:
@@ -80,6 +92,7 @@ def purify(state: State, context: Context, *, purification: Purification, rounds
         model, quiet = silenced(model, example)
         removal = remove_unused_paths(model, example)
         model, kept = removal.model, merged(merged(kept, quiet), removal.kept)
+        sweeps = max(sweeps, removal.sweeps)
         if all(torch.equal(value, before[name]) for name, value in model.state_dict().items()):
             break
     hard = hard_figures(model, context)
@@ -87,12 +100,16 @@ def purify(state: State, context: Context, *, purification: Purification, rounds
         **state.metrics,
         **hard,
         "val/top1_pct": hard["hard/top1_pct"],
-        "paths/sweeps": float(done),
+        "paths/sweeps": float(sweeps),
+        "paths/rounds": float(done),
         "purified/channels": float(channels),
     }
+    if purification.by != "both":
+        metrics["purified/disputed"] = float(disputed)
     return replace(state, weights=weights_of(model), frozen=held_in(state.frozen, kept), metrics=metrics)
 
 
+@measures
 @torch.no_grad()
 def shrink(state: State, context: Context, *, batch_size: int, num_runs: int) -> State:
     """Cut the network to what is in use; record the largest change of a logit on the held-out images and what is gained in time.
@@ -163,16 +180,24 @@ def _purified(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _purify_once(model: nn.Module, example: Tensor, purification: Purification, limits: dict[str, float]) -> tuple[Kept, int]:
-    """Empty what the rule finds, in place; return the masks of what stays and the number of channels that were emptied."""
-    masks, emptied, owed = {}, 0, 0
+def _purify_once(model: nn.Module, example: Tensor, purification: Purification, limits: Mapping[str, float]) -> tuple[Kept, int, int]:
+    """Empty what the rule finds, in place.
+
+    Returns:
+        The masks of what stays, the number of channels that were emptied, and that of channels which ``both`` conditions would treat otherwise.
+    """
+    masks: Kept = {}
+    emptied = disputed = owed = 0
+    both = replace(purification, by="both")
     for name, weight_FCD in _purified(model, example).items():
         stays_FCD, owed = purification.kept(weight_FCD, limit=limits[name], owed=owed)
+        by_both_FCD, _ = both.kept(weight_FCD, limit=limits[name])
+        disputed += int((stays_FCD != by_both_FCD).any(2).any(0).sum())
         parameter = model.get_parameter(name).detach()
         emptied += int((weight_FCD.count_nonzero((0, 2)) > 0).sum() - stays_FCD.any(2).any(0).sum())
         masks[name] = (stays_FCD | (weight_FCD == 0)).reshape(parameter.shape)
         parameter.masked_fill_(~masks[name], 0.0)
-    return masks, emptied
+    return masks, emptied, disputed
 
 
 def _example(context: Context) -> Tensor:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from espalier.constraints.selection import CONVS
 from espalier.frames.products import time_products
 from espalier.steps.context import Context
+from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import restored
 
 
+@measures
 def product_latency(state: State, context: Context, *, rates: Sequence[float], num_warmup: int, num_runs: int) -> State:
     """Time one image's convolutions as matrix products, cut to fewer rows and columns at several rates (ss-auto, What must hold 7).
 
