@@ -57,7 +57,9 @@ def test_one_library_serves_all_layers_and_its_frozen_supports_survive_the_disk(
     assert all(isinstance(part, Patterns) for part in parts)
     assert parts[0].library == parts[1].library
     assert parts[0].library == greedy_library(torch.cat([model[0].weight.detach().view(-1, 9), model[2].weight.detach().view(-1, 9)]), 3)
-    assert parts[0].label == "pattern greedy3"
+    spelled = " ".join("".join(map(str, pattern)) for pattern in parts[0].library.patterns)
+    assert parts[0].label == f"pattern greedy3 ({spelled})"
+    assert sets.freeze(sets.read(model)).state_dict()["parts"][0]["set"]["structure"] == parts[0].label
     weights = sets.read(model)
     frozen, projected = sets.freeze(weights), sets.project(weights)
     assert frozen.outside(projected) == 0

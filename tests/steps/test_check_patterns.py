@@ -1,6 +1,5 @@
-"""Pattern checks: energies against plain sums, index bits against an encoder that writes every entry."""
+"""Pattern checks: energies against plain sums, records against the quoted figures."""
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ import torch
 from surroundings import context, sparse
 from torch import nn
 
-from espalier.constraints import GreedyPatterns, PatternKernels, Patterns, Target, assign, library
+from espalier.constraints import GreedyPatterns, PatternKernels, Patterns, assign, library
 from espalier.metrics import unknown
 from espalier.steps import State, index_storage, library_energy, pattern_energy
-from espalier.steps.check_patterns import energies, stored
+from espalier.steps.check_patterns import energies
+from espalier.storage import relative_size
 from espalier.tables.published import table
 
-A = Target("a")
 SETTINGS: dict[str, Any] = {"filters": 256, "channels": 256, "rate": 3.56, "library_name": "std8", "weight_bits": 8}
 
 
@@ -60,43 +59,6 @@ def test_sets_without_patterns_are_refused(tmp_path: Path) -> None:
         pattern_energy(State(), context(tmp_path, model=build), constraint=partial(sparse, rate=2.0))
 
 
-def encoded(stream: list[int], width: int) -> int:
-    """Return the entries of relative CSR, fillers included; the stream ends with a kept weight."""
-    entries = run = 0
-    for value in stream:
-        if value or run == 2**width - 1:
-            entries, run = entries + 1, 0
-        else:
-            run += 1
-    return entries
-
-
-@pytest.mark.parametrize(("stream", "entries"), [([1, 0, 0, 1], 2), ([1, 0, 0, 0, 0, 1], 3)])
-def test_the_encoder_fills_as_the_format_says(stream: list[int], entries: int) -> None:
-    assert encoded(stream, 2) == entries
-
-
-def test_relative_csr_takes_the_width_that_makes_the_whole_smallest() -> None:
-    constraint = PatternKernels(4.0, "std8")
-    weight = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(0))
-    mask = constraint.masks({A: weight})[A]
-    stream = mask.flatten().int().tolist()
-    while not stream[-1]:
-        stream.pop()  # zeros after the last weight need no entry
-    totals = [encoded(stream, width) * (width + 8) for width in range(1, 17)]
-    found = stored(mask, "csr_relative", num_patterns=8, weight_bits=8)
-    assert found.total_bits == min(totals)
-    assert found.index_bits == min(totals) - 8 * found.weights
-
-
-def test_the_kernel_format_stores_a_map_a_kernel_and_run_lengths() -> None:
-    mask = PatternKernels(4.0, "std8").masks({A: torch.randn(8, 16, 3, 3)})[A]
-    found = stored(mask, "kernel", num_patterns=8, weight_bits=8)
-    assert (found.kernels, found.weights) == (32, 128)
-    assert found.index_bits == 32 * 4 + 8 * 8 * math.ceil(math.log2(17))
-    assert found.total_bits == found.index_bits + 128 * 8
-
-
 @pytest.mark.parametrize("row", ["kernel", "csr-absolute"])
 def test_the_quoted_storage_comes_out(tmp_path: Path, row: str) -> None:
     layout: Any = row.replace("-", "_")
@@ -110,9 +72,9 @@ def test_the_quoted_storage_comes_out(tmp_path: Path, row: str) -> None:
 def test_relative_csr_comes_out_as_quoted_where_weights_are_scattered_and_larger_where_kernels_are_gone(tmp_path: Path) -> None:
     quoted = {name: float(cell.value) for name, cell in table("privacy-pruning/storage").rows["csr-relative"].cells.items()}
     scattered = torch.rand(256, 256, 3, 3, generator=torch.Generator().manual_seed(0)) < 1 / 8
-    found = stored(scattered, "csr_relative", num_patterns=8, weight_bits=8)
-    assert found.total_bits / 8 / 1024 == pytest.approx(quoted["storage/total_kib"], rel=0.02)
-    assert found.index_bits / 1000 == pytest.approx(quoted["storage/index_kbit"], rel=0.02)
+    found = relative_size(scattered, 8)
+    assert found.bits / 8 / 1024 == pytest.approx(quoted["storage/total_kib"], rel=0.02)
+    assert found.places / 1000 == pytest.approx(quoted["storage/index_kbit"], rel=0.02)
     after = index_storage(State(), context(tmp_path), layout="csr_relative", **SETTINGS)
     assert after.metrics["storage/index_ratio"] > quoted["storage/index_ratio"]
 

@@ -1,9 +1,11 @@
 """Formats by hand, and the formula against the encoder on random masks and the published layer table."""
 
+import math
+
 import pytest
 import torch
 
-from espalier.constraints import read_rate_file
+from espalier.constraints import PatternKernels, Target, read_rate_file
 from espalier.storage import (
     best_gap,
     bitmap_size,
@@ -12,6 +14,7 @@ from espalier.storage import (
     expected_bits,
     expected_entries,
     gap,
+    kernel_size,
     relative_size,
     stored_size,
     structured_size,
@@ -20,6 +23,7 @@ from espalier.tables.published import rate_file, table
 
 pytestmark = pytest.mark.tiny
 
+A = Target("a")
 BLOCK = torch.zeros(4, 2, 3, dtype=torch.bool)
 BLOCK[1, 0, 2] = BLOCK[1, 1, 1] = BLOCK[3, 0, 2] = BLOCK[3, 1, 1] = True  # rows 1 and 3, columns 2 and 4
 
@@ -28,6 +32,7 @@ def test_formats_by_hand() -> None:
     assert structured_size(BLOCK, 8).bits == 4 * 8 + 4 + 6
     assert bitmap_size(BLOCK, 8).bits == 4 * 8 + 24
     assert csr_size(BLOCK, 8).bits == 4 * 8 + 32 * 5 + 4 * 3
+    assert csr_size(BLOCK, 8, column_bits=16, pointer_bits=0).bits == 4 * 8 + 4 * 16
     block = dense_block(BLOCK)
     assert block is not None
     assert tuple(part.tolist() for part in block) == ([False, True, False, True], [False, False, True, False, True, False])
@@ -89,3 +94,39 @@ def test_layers_of_the_167x_split_have_the_published_bits_and_overheads() -> Non
 def test_the_formula_refuses_what_cannot_be(kept: float, total: float, width: int) -> None:
     with pytest.raises(ValueError, match=r"keep 0 to all, with an index of at least 1 bit"):
         expected_entries(kept, total, width)
+
+
+def encoded(stream: list[int], width: int) -> int:
+    """Return the entries of relative CSR, fillers included; the stream ends with a kept weight."""
+    entries = run = 0
+    for value in stream:
+        if value or run == 2**width - 1:
+            entries, run = entries + 1, 0
+        else:
+            run += 1
+    return entries
+
+
+@pytest.mark.parametrize(("stream", "entries"), [([1, 0, 0, 1], 2), ([1, 0, 0, 0, 0, 1], 3)])
+def test_the_encoder_fills_as_the_format_says(stream: list[int], entries: int) -> None:
+    assert encoded(stream, 2) == entries
+
+
+def test_relative_csr_takes_the_width_that_makes_the_whole_smallest() -> None:
+    constraint = PatternKernels(4.0, "std8")
+    weight = torch.randn(8, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+    mask = constraint.masks({A: weight})[A]
+    stream = mask.flatten().int().tolist()
+    while not stream[-1]:
+        stream.pop()  # zeros after the last weight need no entry
+    totals = [encoded(stream, width) * (width + 8) for width in range(1, 17)]
+    found = relative_size(mask, 8)
+    assert found.bits == min(totals)
+    assert found.values == 8 * int(mask.sum())
+
+
+def test_the_kernel_format_stores_a_map_a_kernel_and_run_lengths() -> None:
+    mask = PatternKernels(4.0, "std8").masks({A: torch.randn(8, 16, 3, 3)})[A]
+    found = kernel_size(mask, 8, num_patterns=8)
+    assert found.places == 32 * 4 + 8 * 8 * math.ceil(math.log2(17))
+    assert found.values == 128 * 8

@@ -6,7 +6,7 @@ Suffixes: G = kernels, P = patterns, S = positions of a kernel, row by row.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -72,7 +72,7 @@ def greedy_library(kernels_GS: Tensor, size: int, *, kept: int = 4) -> Library:
     ]
     masks_PS = Library(source="candidates", patterns=tuple(candidates)).masks().to(kernels_GS.device)
     if kernels_GS.is_meta:
-        return Library(source=f"greedy{size}", patterns=tuple(candidates[:size]))
+        return _named(candidates[:size])
     natural_G, _ = best_pattern(kernels_GS, masks_PS)
     chosen = [int(torch.bincount(natural_G, minlength=len(candidates)).argmax())]
     while len(chosen) < size:
@@ -82,4 +82,10 @@ def greedy_library(kernels_GS: Tensor, size: int, *, kept: int = 4) -> Library:
             gain_P += (energy_GP - energy_GP[:, chosen].max(dim=1, keepdim=True).values).clamp_min(0).sum(0)
         gain_P[chosen] = -1.0
         chosen.append(int(gain_P.argmax()))
-    return Library(source=f"greedy{size}", patterns=tuple(candidates[index] for index in chosen))
+    return _named([candidates[index] for index in chosen])
+
+
+def _named(patterns: Sequence[tuple[int, ...]]) -> Library:
+    """Return the library under a name that spells its patterns out, position by position: frozen supports keep the name alone."""
+    spelled = " ".join("".join(map(str, pattern)) for pattern in patterns)
+    return Library(source=f"greedy{len(patterns)} ({spelled})", patterns=tuple(patterns))

@@ -3,8 +3,7 @@
 Suffixes: G = kernels, S = positions of a kernel.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -15,11 +14,11 @@ from espalier.constraints.patterns import best_pattern
 from espalier.steps.context import Context
 from espalier.steps.state import State
 from espalier.steps.training import Assign, restored, weights_of
+from espalier.storage import csr_size, kernel_size, relative_size
 
 CENTRE_HEAVY = (1.0, 1.5, 1.0, 1.5, 2.0, 1.5, 1.0, 1.5, 1.0)  # deviations by position; privacy-pruning, P5
 Format = Literal["kernel", "csr_relative", "csr_absolute"]
 ABSOLUTE_BITS = 16  # of a column in absolute CSR
-GAP_BITS = range(1, 17)  # widths that relative CSR chooses from
 
 
 def energies(kernels_GS: Tensor, patterns: Library) -> tuple[float, float]:
@@ -77,54 +76,14 @@ def pattern_energy(state: State, context: Context, *, constraint: Assign) -> Sta
     return replace(state, metrics={**state.metrics, **figures})
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Bits of a pruned layer.
-
-    Args:
-        kernels: Kernels alive.
-        weights: Weights kept.
-        index_bits: Bits that say where they are, fillers and their values included.
-        total_bits: Those and the weights.
-    """
-
-    kernels: int
-    weights: int
-    index_bits: int
-    total_bits: int
-
-
-def stored(mask: Tensor, layout: Format, *, num_patterns: int, weight_bits: int) -> Stored:
-    """Return the bits that a layer takes.
-
-    ``kernel`` stores one input map a kernel, and per filter the run length of each pattern (privacy-pruning, P6). ``csr_relative`` stores
-    the gap to the next kept weight of the flat layer, in as many bits as make the whole smallest; a gap that does not fit takes filler
-    entries, each with a weight of zero. ``csr_absolute`` stores a 16-bit column a weight. Row pointers are left out of both.
-
-    Args:
-        mask: Kept weights, bool, ``(F, C, H, W)``.
-        layout: The format.
-        num_patterns: Patterns in the library.
-        weight_bits: Bits of a weight.
-    """
-    filters, channels = mask.shape[:2]
-    kernels, weights = int(mask.flatten(2).any(2).sum()), int(mask.sum())
-    values = weights * weight_bits
-    if layout == "kernel":
-        index = kernels * math.ceil(math.log2(channels)) + filters * num_patterns * math.ceil(math.log2(channels + 1))
-    elif layout == "csr_absolute":
-        index = weights * ABSOLUTE_BITS
-    else:
-        index = min(_relative_bits(mask, width, weight_bits) for width in GAP_BITS) - values
-    return Stored(kernels, weights, index, values + index)
-
-
 def index_storage(
     state: State, context: Context, *, layout: Format, filters: int, channels: int, rate: float, library_name: str, weight_bits: int
 ) -> State:
     """Record the bits of a seeded random 3x3 layer, pruned to patterns and connectivity, in one format and against the others.
 
-    Source: privacy-pruning, P7.
+    ``kernel`` stores one input map a kernel, and per filter the run length of each pattern (P6). ``csr_relative`` stores the gap to the
+    next kept weight of the flat layer, in as many bits as make the whole smallest. ``csr_absolute`` stores a 16-bit column a weight. Row
+    pointers are left out of both. Source: privacy-pruning, P7.
 
     Args:
         state: Any state; its weights stay as they are.
@@ -145,25 +104,20 @@ def index_storage(
     target = Target("weight")
     constraint = PatternKernels(rate, library_name)
     mask = constraint.masks({target: weight})[target]
-    num_patterns = len(constraint.library.patterns)
-    sizes = {name: stored(mask, name, num_patterns=num_patterns, weight_bits=weight_bits) for name in get_args(Format)}
+    sizes = {
+        "kernel": kernel_size(mask, weight_bits, num_patterns=len(constraint.library.patterns)),
+        "csr_relative": relative_size(mask, weight_bits),
+        "csr_absolute": csr_size(mask, weight_bits, column_bits=ABSOLUTE_BITS, pointer_bits=0),
+    }
     own, kernel = sizes[layout], sizes["kernel"]
     figures = {
-        "storage/kernels": float(own.kernels),
-        "storage/weights": float(own.weights),
-        "storage/total_kib": own.total_bits / 8 / 1024,
-        "storage/index_kbit": own.index_bits / 1000,
-        "storage/index_ratio": own.index_bits / kernel.index_bits,
+        "storage/kernels": float(mask.flatten(2).any(2).sum()),
+        "storage/weights": float(mask.sum()),
+        "storage/total_kib": own.bits / 8 / 1024,
+        "storage/index_kbit": own.places / 1000,
+        "storage/index_ratio": own.places / kernel.places,
     }
     if layout == "kernel":
-        figures["check/index_vs_csr_relative"] = sizes["csr_relative"].index_bits / own.index_bits
-        figures["check/index_vs_csr_absolute"] = sizes["csr_absolute"].index_bits / own.index_bits
+        figures["check/index_vs_csr_relative"] = sizes["csr_relative"].places / own.places
+        figures["check/index_vs_csr_absolute"] = sizes["csr_absolute"].places / own.places
     return replace(state, weights=weights_of(restored(state, context)), metrics={**state.metrics, **figures})
-
-
-def _relative_bits(mask: Tensor, width: int, weight_bits: int) -> int:
-    """Return all bits of relative CSR with gaps of ``width`` bits; ``2**width`` zeros between kept weights take a filler entry."""
-    places = mask.flatten().nonzero().squeeze(1)
-    gaps = torch.diff(places, prepend=places.new_tensor([-1])) - 1
-    entries = len(places) + int((gaps // 2**width).sum())
-    return entries * (width + weight_bits)

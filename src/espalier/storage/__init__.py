@@ -2,7 +2,7 @@
 
 from espalier.storage.formula import best_gap, expected_bits, expected_entries, gap
 from espalier.storage.relative import Encoded, decode, encode
-from espalier.storage.sizes import Size, bitmap_size, csr_size, dense_block, relative_size, stored_size, structured_size
+from espalier.storage.sizes import Size, bitmap_size, csr_size, dense_block, kernel_size, relative_size, stored_size, structured_size
 
 __all__ = [
     "Encoded",
@@ -16,6 +16,7 @@ __all__ = [
     "expected_bits",
     "expected_entries",
     "gap",
+    "kernel_size",
     "relative_size",
     "stored_size",
     "structured_size",

@@ -1,6 +1,7 @@
 """Bits of a pruned layer in each format, from its mask.  Suffixes: F = rows, Q = columns of the GEMM matrix.
 
-Source: admm-nn-s, A2 and A5. Biases, normalisation and the scale of quantized weights are the same in every format and left out.
+Source: admm-nn-s, A2 and A5; the kernel format: privacy-pruning, P6. Biases, normalisation and the scale of quantized weights are the
+same in every format and left out.
 """
 
 import math
@@ -56,10 +57,32 @@ def bitmap_size(kept: Tensor, value_bits: int) -> Size:
     return Size(int(kept.sum()) * value_bits, kept.numel())
 
 
-def csr_size(kept: Tensor, value_bits: int) -> Size:
-    """Return the size as compressed sparse rows: 32-bit row pointers, and a column number for each kept weight."""
+def csr_size(kept: Tensor, value_bits: int, *, column_bits: int | None = None, pointer_bits: int = POINTER_BITS) -> Size:
+    """Return the size as compressed sparse rows: row pointers, and a column number for each kept weight.
+
+    Args:
+        kept: Bool mask of the weight.
+        value_bits: Bits w of a weight.
+        column_bits: Bits of a column number; None takes as few as tell the columns apart.
+        pointer_bits: Bits of a row pointer; 0 leaves them out.
+    """
     num_kept, columns = int(kept.sum()), math.prod(kept.shape[1:])
-    return Size(num_kept * value_bits, POINTER_BITS * (kept.shape[0] + 1) + num_kept * (columns - 1).bit_length())
+    width = (columns - 1).bit_length() if column_bits is None else column_bits
+    return Size(num_kept * value_bits, pointer_bits * (kept.shape[0] + 1) + num_kept * width)
+
+
+def kernel_size(kept: Tensor, value_bits: int, *, num_patterns: int) -> Size:
+    """Return the size with kernels in the order of their patterns: an input map a kernel, and per filter the run length of each pattern.
+
+    Args:
+        kept: Bool mask of a convolution's weight, ``(F, C, H, W)``, whose kernels are empty or have one of the patterns.
+        value_bits: Bits w of a weight.
+        num_patterns: Patterns in the library.
+    """
+    filters, channels = kept.shape[:2]
+    kernels = int(kept.flatten(2).any(2).sum())
+    run_bits = channels.bit_length()  # of 0 to C kernels
+    return Size(int(kept.sum()) * value_bits, kernels * (channels - 1).bit_length() + filters * num_patterns * run_bits)
 
 
 def dense_block(kept: Tensor) -> tuple[Tensor, Tensor] | None:
