@@ -11,6 +11,7 @@ from surroundings import SGD, TRAINING, context, data, pruned
 from torch import nn
 
 from espalier.constraints import COLUMN, FILTER, UNSTRUCTURED, Assignment, Pinned, Sparse, Support, Target, assign
+from espalier.figures import final_figures
 from espalier.methods import Magnitude, Purification
 from espalier.packing import pack, unpack
 from espalier.steps import Context, State, constrain, purify, retrain, shrink, silence, unused_paths
@@ -136,6 +137,13 @@ def test_a_cut_state_computes_the_same_trains_packs_and_loads(tmp_path: Path) ->
         logits = [one.rebuilt(two_convolutions).eval()(images) for one in (state, small, loaded)]
     torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
     assert torch.equal(logits[1], logits[2])
+    rates = [
+        final_figures(one, one.rebuilt(two_convolutions), data=data(), path=tmp_path / "figures.safetensors", meta={})[0].get("conv_rate")
+        for one in (state, small)
+    ]
+    assert rates[0] is not None
+    assert rates[0] > 2
+    assert rates[1] is None  # its layers are smaller, the share they keep is of another network
     report = pack(tmp_path / "small.safetensors", small.weights, small.frozen, {"rewrites": small.rewrites})
     assert report.file_bytes < pack(tmp_path / "large.safetensors", state.weights, state.frozen, {}).file_bytes
     weights, sets, meta = unpack(tmp_path / "small.safetensors")

@@ -15,6 +15,7 @@ from espalier.methods import GradientGrowth, MomentumGrowth, MutationSchedule, R
 from espalier.methods.regrowth import Regrowth
 from espalier.metrics import unknown
 from espalier.steps import Context, State, constrain, dense_cost, masked_gradient, sparse_cost, sparse_train
+from espalier.steps.sparse_train import momenta_of
 
 EPOCHS = 4
 EM = MutationSchedule(0.25, [0.5, 0.75], [0.1, 0.05, 0.0], [0.0, 0.0, 0.0])
@@ -70,6 +71,20 @@ def test_masks_reach_the_state_and_hold_every_weight(tmp_path: Path) -> None:
     assert unknown([*after.metrics, *after.series]) == []
     assert [epoch for epoch, _ in after.series["forget/never_pct"]] == [1, 2, 3, 4]
     assert after.epochs == EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kept"),
+    [
+        (partial(torch.optim.SGD, lr=0.1), 0),
+        (partial(torch.optim.SGD, lr=0.1, momentum=0.9), 1),
+        (partial(torch.optim.RMSprop, lr=0.1), 1),
+        (partial(torch.optim.AdamW, lr=0.1), 2),
+    ],
+    ids=["plain", "momentum", "rmsprop", "adamw"],
+)
+def test_values_that_an_optimizer_keeps_are_counted(optimizer: Any, kept: int) -> None:
+    assert momenta_of(optimizer) == kept
 
 
 @pytest.mark.parametrize("order", ["least_forgotten", "random"])

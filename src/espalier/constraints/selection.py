@@ -10,6 +10,7 @@ from torch import nn
 from espalier.constraints.assignment import prunable
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Rule = Callable[[list[tuple[str, nn.Module]]], list[str]]  # (parameter, its module) of each layer, in module order -> parameters
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Regrown, Support, Target
+from espalier.constraints.inside import LEAST
 from espalier.methods.groups import at_rate
 from espalier.methods.method import hold
 from espalier.methods.mutation import MutationSchedule
 from espalier.methods.regrowth import Regrowth
 from espalier.methods.settling import Settling
 
-LEAST = 1e-18  # importance of a living weight that is exactly zero: above every dead one, and its square is a float32
 SHIELD = 1e6  # score of a living weight beside those of dead ones, which are 1 at most
 
 
@@ -199,7 +199,8 @@ class SparseTraining:
         live, importance = self._live(target, weight), weight.abs()
         if self.gradient_weight and (gradient := target.gradient(model)) is not None:
             importance = importance + self.gradient_weight * gradient.abs()
-        return constraint.masks({target: torch.where(live, importance + LEAST, 0.0)})[target] & live
+        positive = importance + LEAST  # a living weight that is exactly zero ranks above every dead one
+        return constraint.masks({target: torch.where(live, positive, 0.0)})[target] & live
 
     def _bounds(self, target: Target, shape: Sequence[int], phase: int) -> tuple[float, float]:
         """Return the rates to prune to and to grow to."""

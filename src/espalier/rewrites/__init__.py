@@ -3,10 +3,10 @@
 from espalier.rewrites.fold_batch_norm import fold_batch_norm
 from espalier.rewrites.replay import Rewrite, rewritten, untrusted
 from espalier.rewrites.shrink import Shrunk, shrink, shrunk
-from espalier.rewrites.unused_paths import Removal, remove_unused_paths, silence
+from espalier.rewrites.unused_paths import PathRemoval, remove_unused_paths, silence
 
 __all__ = [
-    "Removal",
+    "PathRemoval",
     "Rewrite",
     "Shrunk",
     "fold_batch_norm",

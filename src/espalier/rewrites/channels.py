@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
+from espalier.constraints.selection import BATCH_NORMS, CONVS
 from espalier.models.resnet_cifar import SubsampleAndPad
+from espalier.rewrites.tracing import NormTracer
 
 Kind = Literal["layer", "depthwise", "norm", "same", "add", "mul", "cat", "flatten", "pad", "opaque"]
 
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 POOLS = tuple(getattr(nn, f"{kind}{rank}d") for kind in ("MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool") for rank in (1, 2, 3))
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Tanh, nn.ELU, nn.Identity)
@@ -82,18 +82,11 @@ class ChannelGraph:
         return (node for node in self.nodes if node.kind in kinds)
 
 
-class _Tracer(fx.Tracer):
-    """Keeps batch norm and the shortcut without weights whole."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (*NORMS, SubsampleAndPad)) or super().is_leaf_module(m, module_qualified_name)
-
-
 def _traced(model: nn.Module, example: Tensor) -> fx.Graph:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        graph = _Tracer().trace(model)
+        graph = NormTracer(SubsampleAndPad).trace(model)
         with torch.no_grad():
             ShapeProp(fx.GraphModule(model, graph)).propagate(example)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
@@ -155,8 +148,8 @@ class _Describer:
             return ("depthwise", True) if module.groups == module.in_channels == module.out_channels else ("opaque", False)
         if type(module) is nn.Linear and alone and len(source) == 2:
             return "layer", True
-        if isinstance(module, NORMS) and alone and module.running_mean is not None:
-            if type(module) in NORMS:
+        if isinstance(module, BATCH_NORMS) and alone and module.running_mean is not None:
+            if type(module) in BATCH_NORMS:
                 return "norm", True
             return ("norm", type(module.act) in KEEP_ZERO) if type(module).__name__ == NORM_AND_ACTIVATION else ("opaque", False)
         if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):

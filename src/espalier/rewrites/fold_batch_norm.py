@@ -12,15 +12,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from espalier.constraints.selection import BATCH_NORMS
+from espalier.rewrites.tracing import NormTracer
+
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-class NormTracer(fx.Tracer):
-    """Keeps every batch norm whole, subclasses with an activation inside too, so that they can be named."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, NORMS) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norm(model: nn.Module, *, skip: Sequence[str] = ()) -> nn.Module:
@@ -37,7 +32,7 @@ def fold_batch_norm(model: nn.Module, *, skip: Sequence[str] = ()) -> nn.Module:
         ValueError: A batch norm cannot be folded, or a glob matches none; the message names it and the reason.
     """
     folded = copy.deepcopy(model)
-    norms = {name: module for name, module in folded.named_modules() if isinstance(module, NORMS)}
+    norms = {name: module for name, module in folded.named_modules() if isinstance(module, BATCH_NORMS)}
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name in norms):
             raise ValueError(f"skip: '{pattern}' matches no batch norm; there are {', '.join(norms) or 'none'}.")
@@ -69,7 +64,7 @@ def _calls(model: nn.Module) -> dict[str, list[fx.Node]]:
 def _layer_before(name: str, modules: dict[str, nn.Module], calls: dict[str, list[fx.Node]]) -> str:
     norm: Any = modules[name]
     uses = calls.get(name, [])
-    if type(norm) not in NORMS:
+    if type(norm) not in BATCH_NORMS:
         raise _refusal(name, f"it is a {type(norm).__name__}, which computes more than batch norm")
     if norm.running_mean is None:
         raise _refusal(name, "it keeps no running statistics")

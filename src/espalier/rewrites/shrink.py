@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Pinned, Support
 from espalier.constraints.frozen import as_frozen
+from espalier.constraints.selection import BATCH_NORMS
 from espalier.models.resnet_cifar import SubsampleAndPad
-from espalier.rewrites.channels import NORMS, ChannelGraph, Node
+from espalier.rewrites.channels import ChannelGraph, Node
 from espalier.rewrites.replay import Rewrite
 from espalier.rewrites.unused_paths import remove_unused_paths
 
@@ -154,7 +155,7 @@ def _cut(module: Any, index: Index) -> None:
     for name, buffer in [*module.named_buffers(recurse=False)]:
         if buffer.ndim:
             setattr(module, name, taken(buffer, index))
-    if isinstance(module, NORMS):
+    if isinstance(module, BATCH_NORMS):
         module.num_features = len(index[0])
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = map(len, index)
@@ -165,7 +166,7 @@ def _cut(module: Any, index: Index) -> None:
 
 
 def _size(module: Any) -> list[int]:
-    return [module.num_features] if isinstance(module, NORMS) else [*module.weight.shape]
+    return [module.num_features] if isinstance(module, BATCH_NORMS) else [*module.weight.shape]
 
 
 def _index(node: Node, alive: Mapping[str, Tensor]) -> Index:

@@ -23,7 +23,7 @@ Kept = dict[str, Tensor]  # parameter -> bool mask of its shape; False was set t
 
 
 @dataclass(frozen=True)
-class Removal:
+class PathRemoval:
     """What unused path removal did.
 
     Args:
@@ -40,7 +40,7 @@ class Removal:
 
 
 @torch.no_grad()
-def remove_unused_paths(model: nn.Module, example: Tensor) -> Removal:
+def remove_unused_paths(model: nn.Module, example: Tensor) -> PathRemoval:
     """Set to zero what cannot matter: channels of maps that are zero, filters (bias, gamma and beta too) of maps that nobody reads.
 
     Constants of empty filters are not touched: with a bias, or batch norm behind it, an empty filter writes a constant and is in use.
@@ -72,7 +72,7 @@ def remove_unused_paths(model: nn.Module, example: Tensor) -> Removal:
         weight = model.get_parameter(name).detach()
         kept[name] = kept[name].view(*kept[name].shape, *[1] * (weight.ndim - 2)).expand_as(weight)
         weight.masked_fill_(~kept[name].to(weight.device), 0.0)
-    return Removal(model, kept, sweeps, empty_groups)
+    return PathRemoval(model, kept, sweeps, empty_groups)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from espalier.rewrites.fold_batch_norm import NORMS, NormTracer
+from espalier.constraints.selection import BATCH_NORMS
+from espalier.rewrites.tracing import NormTracer
 
 RELU_CALLS = (F.relu, torch.relu, "relu", "relu_")
 
@@ -63,7 +64,7 @@ def units(model: nn.Module, names: Sequence[str]) -> list[Unit]:
 
 def _unit(model: nn.Module, graph: fx.Graph, node: fx.Node) -> Unit:
     modules, end = [model.get_submodule(str(node.target))], node
-    if (after := _only_user(end)) is not None and _is(model, after, NORMS):
+    if (after := _only_user(end)) is not None and _is(model, after, BATCH_NORMS):
         modules.append(model.get_submodule(str(after.target)))
         end = after
     after = _only_user(end)

@@ -184,7 +184,7 @@ def _purify_once(model: nn.Module, example: Tensor, purification: Purification, 
     """Empty what the rule finds, in place.
 
     Returns:
-        The masks of what stays, how many channels were emptied, and how many of them ``both`` conditions would treat otherwise.
+        The masks of what stays, the number of channels that were emptied, and of those that ``both`` would treat otherwise.
     """
     masks: Kept = {}
     emptied = disputed = owed = 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from espalier.data import Removal
 from espalier.methods import SparseTraining
@@ -16,8 +16,6 @@ from espalier.steps.training import Assign, restored, weights_of
 from espalier.tasks import ForgettingCallback, accuracy
 from espalier.training_cost import EpochCost, Held, Layer, train_bytes, train_macs
 from espalier.workload import workload
-
-MOMENTA = 1  # values that SGD with momentum keeps for each weight
 
 
 def sparse_train(
@@ -64,7 +62,7 @@ def sparse_train(
         forgetting=forgetting,
     )
     after = settled_state(state, model, runner, context, fitted=fitted)
-    after.metrics |= costs(model, runner, context, samples=forgetting.samples())
+    after.metrics |= costs(model, runner, context, samples=forgetting.samples(), momenta=momenta_of(optimizer))
     return after
 
 
@@ -101,7 +99,16 @@ def settled_state(state: State, model: nn.Module, runner: SparseTraining, contex
     )
 
 
-def costs(model: nn.Module, runner: SparseTraining, context: Context, *, samples: Sequence[int]) -> dict[str, float]:
+def momenta_of(optimizer: Optimizer) -> int:
+    """Return how many values an optimizer keeps for each weight: found by a step on two weights."""
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    made = optimizer([weight])
+    made.step()
+    return sum(isinstance(value, Tensor) and value.shape == weight.shape for value in made.state[weight].values())
+
+
+def costs(model: nn.Module, runner: SparseTraining, context: Context, *, samples: Sequence[int], momenta: int) -> dict[str, float]:
     """Return ``train_macs`` and ``train_bytes`` of what the method held and read, epoch by epoch.
 
     Args:
@@ -109,6 +116,7 @@ def costs(model: nn.Module, runner: SparseTraining, context: Context, *, samples
         runner: The method, its epochs done.
         context: The step's surroundings.
         samples: Presentations of examples in each epoch.
+        momenta: Values that the optimizer keeps for each weight.
     """
     layers, activations = described(model, context)
     batch, dense = context.data.batch_size, runner.regrowth.dense_at_every_step
@@ -124,7 +132,7 @@ def costs(model: nn.Module, runner: SparseTraining, context: Context, *, samples
                 str(target): Held(constraint, tuple(target.view(model).shape), epoch["held"][str(target)], dense=reads_dense)
                 for target, constraint in runner.sets.items()
             },
-            momenta=MOMENTA,
+            momenta=momenta,
             activations=batch * activations,
         )
         for epoch in runner.history

@@ -7,10 +7,12 @@ import torch
 
 from espalier.methods import SparseTraining
 from espalier.steps.context import Context
-from espalier.steps.sparse_train import MOMENTA, costs, described, prepared
+from espalier.steps.sparse_train import costs, described, prepared
 from espalier.steps.state import State
 from espalier.steps.training import Assign, restored, weights_of
 from espalier.training_cost import EpochCost, train_bytes, train_macs
+
+MOMENTA = 1  # of SGD with momentum, the training that is counted here
 
 
 def dense_cost(state: State, context: Context, *, num_epochs: int, samples: int) -> State:
@@ -63,5 +65,5 @@ def sparse_cost(
         runner.epoch_end(model)
     frozen = runner.settle(model)
     frozen.write(model, frozen.project(untrained))  # weights that grew are still at zero
-    metrics = {**state.metrics, **runner.figures, **costs(model, runner, context, samples=[samples] * num_epochs)}
-    return replace(state, weights=weights_of(model), frozen=frozen, metrics=metrics)
+    spent = costs(model, runner, context, samples=[samples] * num_epochs, momenta=MOMENTA)
+    return replace(state, weights=weights_of(model), frozen=frozen, metrics={**state.metrics, **runner.figures, **spent})

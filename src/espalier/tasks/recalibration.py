@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from espalier.constraints.selection import BATCH_NORMS
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
