@@ -27,6 +27,7 @@ from espalier.files import make_folder
 from espalier.frames.cpu import Cpu
 from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
+from espalier.refusals import refuse_constraints, refuse_idle_rates
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.tracking import WandbRun
@@ -74,12 +75,15 @@ def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str]
 
     Raises:
         ValueError: A name or key does not exist, the data set of the scale is not on this machine, or an override names row, scale or seed
-            again.
+            again, or gives a rate that no step reads.
     """
     if again := [word for word in overrides if word.partition("=")[0].lstrip("+~") in ("row", "scale", "seed")]:
         raise ValueError(f"{again[0]} would file the run where its data were not chosen for; give row, scale and seed by themselves.")
     register_rows(name, scale)
-    return job_of(resolved(composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])))
+    config = composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])
+    job = job_of(resolved(config))
+    refuse_idle_rates(config, overrides)
+    return job
 
 
 def job_of(config: dict[str, Any]) -> Job:

@@ -19,6 +19,7 @@ from espalier.expectation import expectation
 from espalier.files import write_over
 from espalier.progress import progress_bar
 from espalier.record import Record, Store
+from espalier.refusals import refuse_idle_rates
 from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
 from espalier.tables.published import paper
@@ -220,5 +221,6 @@ def hydra_job(config: DictConfig) -> None:
     job = job_of(resolved(config))
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("+experiment=", "+row/"))]
     changed = [word for word in words if word.partition("=")[0] not in OWN_WORDS]
+    refuse_idle_rates(config, changed)
     command = command_of(f"{config.paper}/{config.table}", config.row, config.scale, config.seed, changed)
     execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
