@@ -1,10 +1,14 @@
 """What is refused before anything trains."""
 
+import fcntl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from espalier.record import Store
+from espalier.runner import execute, plan
 from espalier.running import run, run_overrides
 from espalier.tasks import classification
 
@@ -24,7 +28,10 @@ def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["row=admm-70x", "rate=2"], rf"^rate=2 has no effect on row admm-70x: step 'constrain' takes its rates from {FILE}; add {NO_FILE}"),
+        (
+            ["row=admm-70x", "rate=2"],
+            rf"^rate=2 has no effect on row admm-70x: step 'constrain' takes .* from {FILE}; add {NO_FILE}",
+        ),
         (["row=admm-70x", "sparsity=0.5"], rf"^sparsity=0\.5 has no effect .*{FILE}"),
         (["row=admm-70x", "constraint.rate=2"], rf"^constraint\.rate=2 has no effect .*{FILE}"),
         (["row=admm-70x", "+constraint.rates.fc1=2"], rf"^constraint\.rates\.fc1=2 has no effect .*{FILE}"),
@@ -39,3 +46,23 @@ def test_a_rate_that_no_step_reads_is_refused(store_folder: Path, words: Sequenc
     with pytest.raises(ValueError, match=message):
         run(LENET5, rows=[row.partition("=")[2]], overrides=rest)
     assert not store_folder.exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "0.5"])
+def test_a_rate_out_of_range_is_refused_before_the_dense_network_trains(store_folder: Path, rate: str) -> None:
+    with pytest.raises(ValueError, match=rf"step 'constrain': .*rate={rate}"):
+        run(LENET5, rows=["admm-70x"], overrides=[NO_FILE, f"rate={rate}"])
+    assert not store_folder.exists()
+
+
+def test_a_second_process_says_for_whom_it_waits(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("espalier.runner.PATIENCE_S", 0.05)
+    job = plan(LENET5, row="dense", scale="smoke", seed=0)
+    folder = Store().folder(job.name)
+    folder.mkdir(parents=True)
+    held = (folder / ".lock").open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.5, held.close).start()
+    with pytest.raises(AssertionError, match="trains before"):
+        execute(job, store=Store(), command="")
+    assert f"waiting for another process that runs {job.name}; it holds" in caplog.text
