@@ -1,6 +1,7 @@
 """The shell: light to start, readable to people and programs."""
 
 import ast
+import io
 import json
 import subprocess
 import sys
@@ -8,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import espalier
-from espalier import cli, completion
+from espalier import cli, completion, printing
 from espalier.record import Store
 from espalier.running import run
 
@@ -156,10 +158,16 @@ VERBS = sorted(command.name or command.callback.__name__ for command in cli.app.
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_shows_an_example_and_offers_json(verb: str) -> None:
+def test_each_verb_shows_an_example_and_offers_json(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
     text = call(verb, "--help")
-    assert f"espalier {verb}" in text
+    assert "\\b" not in text
     assert "--json" in text
+    shown = {line.strip() for line in text.splitlines()}
+    examples = [line.strip() for line in (getattr(cli, verb).__doc__ or "").splitlines() if line.strip().startswith(f"espalier {verb}")]
+    assert examples
+    assert set(examples) <= shown, "an example is wrapped"
 
 
 def test_each_verb_that_prints_answers_in_json(dense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +198,47 @@ def test_words_about_a_run(dense: str) -> None:
     assert "top1_pct" in call("show", dense)
     assert "p50" in call("measure", dense)
     assert "variant" in call("runs")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(printing.runs_grid(espalier.runs()))
+    assert "budgets.smoke.train=1" in console.file.getvalue()  # type: ignore[attr-defined]
+    (entry,) = json.loads(call("runs", "--json"))
+    assert entry["changed"] == QUICK
+    assert entry["rate"] == 1
+    assert 0 < entry["top1_pct"] <= 100
+
+
+def test_an_empty_store_says_where_it_looked(store_folder: Path) -> None:
+    assert call("runs").strip() == f"no runs in {store_folder} (ESPALIER_STORE moves it)"
+    assert json.loads(call("runs", "--json")) == []
+
+
+def test_a_damaged_record_hides_no_other(dense: str, store_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (path,) = store_folder.glob("*/*/*/*/*/record.json")
+    damaged = path.parent.with_name("seed9-abcdef") / "record.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    assert [entry["run"] for entry in json.loads(call("runs", "--json"))] == [dense]
+    (message,) = [entry.getMessage() for entry in caplog.records]
+    assert message.startswith(f"passed over: {damaged} is no record")
+    assert "Move it away" in message
+    call("table", LENET5, "--scale", "smoke")
+    call("papers")
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("espalier.running.run_overrides", stopped)
+    done = runner.invoke(cli.app, ["run", LENET5, "row=dense"])
+    assert done.exit_code == 130
+    assert "the same command goes on from the last epoch" in done.stderr
+
+
+def test_a_report_wants_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("")
+    with pytest.raises(ValueError, match=r"page\.html is a file; name a folder"):
+        call("report", "--out", str(tmp_path / "page.html"))
 
 
 def test_a_figure_from_other_code_is_marked(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

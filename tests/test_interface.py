@@ -1,6 +1,7 @@
 """Any network: prune, save, load, measure."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,16 @@ def test_measure_counts_and_times() -> None:
 def test_bad_words_name_the_way_out(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         espalier.prune(network(), **arguments)
+
+
+@pytest.mark.parametrize("rate", ["2", True, {"0": "2"}])
+def test_a_rate_that_is_no_number_is_named(rate: Any) -> None:
+    with pytest.raises(ValueError, match=r"rate=('2'|True) is no number; write rate=2"):
+        espalier.prune(network(), constraint="filter", rate=rate)
+
+
+def test_what_cannot_be_pruned_is_named() -> None:
+    with pytest.raises(ValueError, match="ReLU has nothing to prune: no linear"):
+        espalier.prune(nn.ReLU(), constraint="filter", rate=2)
+    with pytest.raises(ValueError, match=r"an nn\.Module, not Tensor"):
+        espalier.prune(torch.zeros(2), constraint="filter", rate=2)  # type: ignore[arg-type]

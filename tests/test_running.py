@@ -111,6 +111,8 @@ def test_bad_words_name_the_way_out(store_folder: Path, words: Sequence[str], me
         (["row=dense", "row=admm-70x"], "row= is given 2 times"),
         (["seed=x"], "seed=x is no seed"),
         (["dry_run=yes"], "dry_run=yes is neither true nor false"),
+        (["row=dense", "seed=0,1", "dry_run=true", "-m"], "dry_run=true shows rows one by one .*leave out -m"),
+        (["row=admm-70x", "constraint=filte"], r"Nearest of constraint=: filter"),
         (["row=dense", "++scale=desk"], r"\+\+scale=desk would file the run"),
     ],
 )
@@ -118,6 +120,26 @@ def test_words_that_name_nothing_run_nothing(store_folder: Path, words: Sequence
     with pytest.raises(ValueError, match=message):
         run_overrides(LENET5, words)
     assert not list(Store(store_folder).records())
+
+
+def test_a_quoted_table_names_those_that_run(store_folder: Path) -> None:
+    message = "admm_vs_heuristics is quoted only, no row of it can be run; tables of progressive-admm that can: .*progressive-admm/lenet5"
+    with pytest.raises(ValueError, match=message):
+        run_overrides("progressive-admm/admm_vs_heuristics", [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seeds", 1, r"seeds=1 is no list; write one, such as seeds=\[0, 1\]"),
+        ("rows", "dense", r"rows='dense' is no list"),
+        ("seeds", ["abc"], r"seeds holds 'abc', which is no int"),
+        ("overrides", "rate=2", r"overrides='rate=2' is no list"),
+    ],
+)
+def test_what_is_no_list_is_named(store_folder: Path, key: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(LENET5, **{key: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("key", "value"), [("rows", []), ("seeds", []), ("overrides", ["scale=desk"])])
@@ -146,6 +168,8 @@ def test_hydra_prints_the_config_and_sweeps(store_folder: Path) -> None:
     swept = call(store_folder, "row=dense", "seed=0,1", "budgets.smoke.train=1", "-m")
     assert swept.returncode == 0, swept.stderr
     assert len(list(store_folder.glob("*/*/dense/smoke/*/record.json"))) == 2
+    for record in Store(store_folder).records():
+        assert f"{record.name}: top1_pct {record.metrics['top1_pct']:.4g}" in swept.stderr
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import typer
 import espalier
 from espalier import printing
 from espalier.completion import complete_override, complete_run, complete_table
-from espalier.printing import answer, console, errors, readable_errors
+from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 @app.command()
 def papers(as_json: AsJson = False) -> None:
-    r"""List the papers: their tables, the rows that can be rerun, and how many claims hold.
+    """List the papers: their tables, the rows that can be rerun, and how many claims hold.
 
     \b
     espalier papers
@@ -46,18 +46,34 @@ def run(
     states: Annotated[Path | None, typer.Option(help="Write the names of the runs and that they are done to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Run the rows of a table that have no record yet.
+    """Run the rows of a table that have no record yet.
 
     \b
-    espalier run progressive-admm/lenet5                              every missing row at smoke
-    espalier run progressive-admm/lenet5 scale=smoke,desk             the same on real data as well
-    espalier run progressive-admm/lenet5 row=admm-70x seed=1          one row; any further override works
-    espalier run progressive-admm/lenet5 'row=glob(*-70x)' seed=0,1   several; lists and globs as in Hydra
-    espalier run progressive-admm/lenet5 rerun=stale                  also those whose code has changed since
-    espalier run progressive-admm/lenet5 row=dense --cfg job          print the config
-    espalier run progressive-admm/lenet5 row=dense dry_run=true       print layers, sets, rates and epochs
+    # every missing row at smoke, then on real data as well
+    espalier run progressive-admm/lenet5
+    espalier run progressive-admm/lenet5 scale=smoke,desk
+
+    \b
+    # one row, with any further override; several, with lists and globs
+    espalier run progressive-admm/lenet5 row=admm-70x seed=1
+    espalier run progressive-admm/lenet5 'row=glob(*-70x)' seed=0,1
+
+    \b
+    # a sweep over a setting, one run a value
+    espalier run progressive-admm/lenet5 row=admm-70x \\
+        method.rho.start=1e-4,1e-2 -m
+
+    \b
+    # also those whose code has changed since
+    espalier run progressive-admm/lenet5 rerun=stale
+
+    \b
+    # print the config; print layers, sets, rates and epochs
+    espalier run progressive-admm/lenet5 row=dense --cfg job
+    espalier run progressive-admm/lenet5 row=dense dry_run=true
     """
-    records = espalier.run_overrides(name, overrides or [], states=states, console=errors)
+    with stoppable():
+        records = espalier.run_overrides(name, overrides or [], states=states, console=errors)
     answer(records, list, as_json=as_json)
 
 
@@ -69,7 +85,7 @@ def table(
     layout: Annotated[bool, typer.Option("--layout", help="Show the form the paper prints, one line a row of it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    r"""Show a table: published | shipped | yours.
+    """Show a table: published | shipped | yours.
 
     \b
     espalier table progressive-admm/lenet5 --scale desk --to md
@@ -89,7 +105,7 @@ def table(
 
 @app.command()
 def claims(paper: Annotated[str, typer.Argument(help="A paper, such as progressive-admm.")], as_json: AsJson = False) -> None:
-    r"""Judge each claim of a paper: holds, fails, inconclusive or not run, with the figures behind it.
+    """Judge each claim of a paper: holds, fails, inconclusive or not run, with the figures behind it.
 
     \b
     espalier claims progressive-admm
@@ -100,18 +116,18 @@ def claims(paper: Annotated[str, typer.Argument(help="A paper, such as progressi
 
 @app.command()
 def runs(as_json: AsJson = False) -> None:
-    r"""List finished runs: variants, and those whose code has changed since (stale).
+    """List finished runs: what variants changed, rate and accuracy, and whose code has changed since (stale).
 
     \b
     espalier runs
     """
     found = espalier.runs()
-    answer(found, lambda: [printing.runs_grid(found)], as_json=as_json)
+    answer(found, lambda: [printing.runs_grid(found) if found else printing.no_runs()], as_json=as_json)
 
 
 @app.command()
 def show(run_name: Run, as_json: AsJson = False) -> None:
-    r"""Show one run's record; --json has its config and series as well.
+    """Show one run's record; --json has its config and series as well.
 
     \b
     espalier show progressive-admm/lenet5/dense/smoke/seed0
@@ -122,10 +138,10 @@ def show(run_name: Run, as_json: AsJson = False) -> None:
 
 @app.command()
 def diff(first: Run, second: Run, as_json: AsJson = False) -> None:
-    r"""Show in which settings and figures two runs differ.
+    """Show in which settings and figures two runs differ.
 
     \b
-    espalier diff progressive-admm/lenet5/dense/smoke/seed0 progressive-admm/lenet5/dense/smoke/seed1
+    espalier diff progressive-admm/lenet5/dense/smoke/seed{0,1}
     """
     found = espalier.diff(first, second)
     answer(found, lambda: [printing.differences_grid(found)], as_json=as_json)
@@ -139,7 +155,7 @@ def measure(
     batch_size: Annotated[int | None, typer.Option(help="Samples a pass; default: the frame's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Time finished runs again, here and now, from their packed checkpoints; each gets a measurement of its own.
+    """Time finished runs again, here and now, from their packed checkpoints; each gets a measurement of its own.
 
     \b
     espalier measure 'progressive-admm/lenet5/*/desk/*' --threads 2
@@ -150,7 +166,7 @@ def measure(
 
 @app.command()
 def keep(run_name: Run, as_json: AsJson = False) -> None:
-    r"""Copy a run's record and measurements to the paper's results/: a shipped reference.
+    """Copy a run's record and measurements to the paper's results/: a shipped reference.
 
     \b
     espalier keep progressive-admm/lenet5/dense/desk/seed0
@@ -165,11 +181,11 @@ def clean(
     steps_only: Annotated[bool, typer.Option(help="Delete only the kept states of steps, not runs.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    r"""Delete the kept states of steps (and with --no-steps-only all runs), after saying how many bytes that frees.
+    """Delete the kept states of steps (and with --no-steps-only all runs), after saying how many bytes that frees.
 
     \b
-    espalier clean                what there is; asks before it deletes
-    espalier clean --json         what there is; deletes nothing without --yes
+    espalier clean          # what there is; asks before it deletes
+    espalier clean --json   # what there is; deletes nothing without --yes
     espalier clean --yes
     """
     found = espalier.clean(steps_only=steps_only, dry_run=True)
@@ -182,7 +198,7 @@ def clean(
 
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"), as_json: AsJson = False) -> None:
-    r"""Write the page of all papers: published, shipped and yours, claims and curves. It opens from disk.
+    """Write the page of all papers: published, shipped and yours, claims and curves. It opens from disk.
 
     \b
     espalier report --out report
@@ -198,7 +214,7 @@ def plot(
     scale: Scale = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Draw a table's accuracy against rate, with the paper's points.
+    """Draw a table's accuracy against rate, with the paper's points.
 
     \b
     espalier plot progressive-admm/lenet5 --to lenet5.pdf
@@ -213,7 +229,7 @@ def fetch(
     root: Annotated[Path | None, typer.Option(help="Folder to put it in; default ESPALIER_DATA, else ./data.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Fetch a data set from its official source and check it.
+    """Fetch a data set from its official source and check it.
 
     \b
     espalier fetch mnist

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from espalier.constraints.rates import rate_of_sparsity, read_rate_file
 from espalier.record import digest
-from espalier.tables.published import rate_file, table
+from espalier.tables.published import paper, rate_file, table
 from espalier.tables.schema import SCALES, Table
 
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
@@ -59,9 +59,16 @@ def check_scale(scale: str) -> None:
 
 
 def register_rows(name: str, scale: str) -> Table:
-    """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with their data and model at ``scale``; return the table."""
+    """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with their data and model at ``scale``; return the table.
+
+    Raises:
+        ValueError: There is no such table or scale, or the table has no row to run.
+    """
     check_scale(scale)
     published = table(name)
+    if not published.runnable:
+        others = ", ".join(f"{published.paper}/{other}" for other in paper(published.paper).rows)
+        raise ValueError(f"{name} is quoted only, no row of it can be run; tables of {published.paper} that can: {others or 'none'}.")
     store = ConfigStore.instance()
     for row, entry in published.runnable.items():
         defaults, values = _split(entry.overrides or [])
@@ -143,7 +150,18 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     known = _known_keys(config_dir())
     unknown = [override.partition("=")[0].lstrip("+~") for override in overrides]
     near = {match for key in unknown if key not in known for match in difflib.get_close_matches(key, known, n=2)}
-    return f"{message}" + (f" Nearest keys: {', '.join(sorted(near))}." if near else "")
+    return f"{message}" + (f" Nearest keys: {', '.join(sorted(near))}." if near else "") + _near_options(overrides)
+
+
+def _near_options(overrides: Sequence[str]) -> str:
+    """Return the nearest option of each group that an override gives an unknown one, as words."""
+    roots = [config_dir(), *(Path(own) for own in [own_config_dir()] if own is not None)]
+    words = ""
+    for group, _, option in (override.lstrip("+").partition("=") for override in overrides):
+        options = {path.stem for root in roots for path in (root / group).glob("*.yaml")} if group else set()
+        if options and option not in options and (near := difflib.get_close_matches(option, sorted(options), n=2)):
+            words += f" Nearest of {group}=: {', '.join(near)}."
+    return words
 
 
 def _known_keys(folder: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from espalier.constraints import Assignment, Constraint, Sparse, Structure, Target, assign, structure
+from espalier.constraints import Assignment, Constraint, Sparse, Structure, Target, assign, prunable, structure
 from espalier.frames import Cpu
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import digest
@@ -44,6 +45,7 @@ def project(weight: Tensor, *, constraint: str | Structure | SetFactory, rate: f
     Raises:
         ValueError: The name is unknown, the rate is out of range, or the weight doesn't fit the structure.
     """
+    _check_rates(rate)
     made = _factory(constraint)() if rate is None else _factory(constraint)(rate=rate)
     target = Target("weight")
     return made.project({target: weight.detach()})[target]
@@ -73,6 +75,11 @@ def prune(
         raise ValueError(
             f"method='{method}' trains; prune() offers magnitude. Use espalier.run, or espalier.methods in a loop of your own."
         )
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"prune() takes a network, an nn.Module, not {type(model).__name__}.")
+    if not prunable(model):
+        raise ValueError(f"{type(model).__name__} has nothing to prune: no linear, convolution or recurrent layer.")
+    _check_rates(rate)
     pruned = copy.deepcopy(model)
     rates = rate if isinstance(rate, Mapping) else None
     assignment = assign(pruned, _factory(constraint), rate=None if isinstance(rate, Mapping) else rate, rates=rates, skip=skip)
@@ -82,6 +89,12 @@ def prune(
         sets.write(pruned, sets.project(assignment.project(weights)))
     object.__setattr__(pruned, _FROZEN, sets)
     return pruned
+
+
+def _check_rates(rate: object) -> None:
+    for one in rate.values() if isinstance(rate, Mapping) else [rate]:
+        if one is not None and (isinstance(one, bool) or not isinstance(one, Real)):
+            raise ValueError(f"rate={one!r} is no number; write rate=2, or rate={{'conv*': 2}} by layer.")
 
 
 def frozen(model: nn.Module) -> Assignment | None:

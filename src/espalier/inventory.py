@@ -1,5 +1,6 @@
 """Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,13 +35,27 @@ class PaperSummary:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One finished run: whether its config differs from its row's, and whether its code has changed since."""
+    """One finished run.
+
+    Args:
+        run: Its name.
+        started: When it began, ISO 8601, UTC.
+        duration_s: How long it took.
+        variant: Whether its config differs from its row's.
+        stale: Whether its code has changed since.
+        changed: The words that a variant was asked for with, such as ``method.rho.start=0.01``.
+        top1_pct: Its test accuracy; None where it has none.
+        rate: Weights / non-zero weights; None where they were not counted.
+    """
 
     run: str
     started: str
     duration_s: float
     variant: bool
     stale: bool
+    changed: list[str]
+    top1_pct: float | None
+    rate: float | None
 
 
 @dataclass(frozen=True)
@@ -156,7 +171,25 @@ def records(store: Store | None = None) -> pd.DataFrame:
 
 def runs(store: Store | None = None) -> list[RunSummary]:
     """Return all finished runs, ordered by name."""
-    return [RunSummary(record.name, record.started, record.duration_s, record.variant, is_stale(record)) for record in own_records(store)]
+    return [
+        RunSummary(
+            run=record.name,
+            started=record.started,
+            duration_s=record.duration_s,
+            variant=record.variant,
+            stale=is_stale(record),
+            changed=_changed(record),
+            top1_pct=record.metrics.get("top1_pct"),
+            rate=record.metrics.get("rate"),
+        )
+        for record in own_records(store)
+    ]
+
+
+def _changed(record: Record) -> list[str]:
+    """Return the overrides in a variant's command: composing its row anew to compare the two would take seconds a run."""
+    words = shlex.split(record.command)[3:] if record.variant else []  # after: espalier run PAPER/TABLE
+    return [word for word in words if word.partition("=")[0] not in ("row", "scale", "seed")]
 
 
 def matching(name: str, store: Store | None = None) -> list[Record]:
@@ -211,9 +244,15 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def report(out: str | Path = "report", store: Store | None = None) -> Path:
-    """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk."""
+    """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk.
+
+    Raises:
+        ValueError: ``out`` is a file.
+    """
     from espalier.tables.report import write_report  # noqa: PLC0415  draws with matplotlib
 
+    if Path(out).is_file():
+        raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
     own = own_records(store)
     stale = {record.name for record in own if is_stale(record)}
     return write_report(published.papers().values(), own, own_measurements(store), Path(out), stale=stale)

@@ -28,6 +28,16 @@ COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run"
 
 
 @contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn Ctrl-C into a line that says how to go on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("stopped; finished runs are kept, and the same command goes on from the last epoch.", soft_wrap=True)
+        sys.exit(130)
+
+
+@contextmanager
 def readable_errors() -> Iterator[None]:
     """Turn errors that name their cause and way out into one line and exit code 2; ``ESPALIER_DEBUG=1`` shows where they came from."""
     try:
@@ -37,9 +47,6 @@ def readable_errors() -> Iterator[None]:
             raise
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("stopped; finished runs are kept, and the same command goes on from the last epoch.")
-        sys.exit(130)
 
 
 def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json: bool) -> None:
@@ -120,13 +127,21 @@ def layout_grid(name: str, form: "PrintedGrid") -> Grid:
 
 
 def runs_grid(found: Iterable["RunSummary"]) -> Grid:
-    """Return one line a run."""
-    grid = Grid("run", "started", "seconds", "")
+    """Return one line a run; below a variant's name stands what it was asked for with."""
+    grid = Grid("run", "started", "seconds", "rate", "top1_pct", "")
     grid.columns[0].overflow = "fold"
     for run in found:
         remark = " ".join(word for word, true in (("variant", run.variant), ("stale", run.stale)) if true)
-        grid.add_row(run.run, run.started, f"{run.duration_s:.0f}", remark)
+        figures = (_spread(figure, None) for figure in (run.rate, run.top1_pct))
+        grid.add_row(escape("\n  ".join([run.run, *run.changed])), run.started, f"{run.duration_s:.0f}", *figures, remark)
     return grid
+
+
+def no_runs() -> str:
+    """Return what stands in place of an empty list of runs."""
+    from espalier.record import store_root  # noqa: PLC0415
+
+    return escape(f"no runs in {store_root()} (ESPALIER_STORE moves it)")
 
 
 def record_grid(record: "Record") -> Grid:

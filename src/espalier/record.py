@@ -7,8 +7,10 @@ of its own beside it.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -119,6 +121,11 @@ def _read(path: Path, schema: type[Schema]) -> Schema:
         ) from error
 
 
+@lru_cache
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning("passed over: %s", message)
+
+
 def store_root() -> Path:
     """Return the folder that holds the runs: ``ESPALIER_STORE``, else ``runs`` below the current folder."""
     return Path(os.environ.get("ESPALIER_STORE", "runs"))
@@ -164,9 +171,14 @@ class Store:
         return path
 
     def records(self) -> Iterator[Record]:
-        """Yield every record, ordered by name."""
+        """Yield every record, ordered by name; a damaged one is passed over, with one warning that names it."""
         for path in sorted(self.root.glob("*/*/*/*/seed*/record.json")):
-            yield read_record(path)
+            try:
+                record = read_record(path)
+            except ValueError as error:
+                _warn_once(str(error))
+                continue
+            yield record
 
     def measurements(self, name: str) -> Iterator[Measurement]:
         """Yield the measurements of one run."""

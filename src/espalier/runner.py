@@ -1,12 +1,13 @@
 """The one path that every row takes: compose, run the steps that are not done, measure, write one record."""
 
 import contextlib
+import logging
 import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra.utils import get_object
 from torch import nn
 
@@ -24,10 +25,11 @@ from espalier.composing import composed, identity_of, register_rows, resolved, s
 from espalier.data import ImageData
 from espalier.devices import cpu
 from espalier.figures import final_figures
-from espalier.files import make_folder
+from espalier.files import WAY_OUT, make_folder
 from espalier.frames.cpu import Cpu
 from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
+from espalier.refusals import refuse_constraints, refuse_idle_rates
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.steps.measuring import is_measuring
@@ -35,6 +37,7 @@ from espalier.tracking import WandbRun
 
 Rerun = Literal["stale"] | None  # which finished runs are done anew
 
+PATIENCE_S = 1.0  # a process waits this long for another that runs the same before it says so
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "espalier")
 
 
@@ -76,12 +79,15 @@ def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str]
 
     Raises:
         ValueError: A name or key does not exist, the data set of the scale is not on this machine, or an override names row, scale or seed
-            again.
+            again, or gives a rate that no step reads.
     """
     if again := [word for word in overrides if word.partition("=")[0].lstrip("+~") in ("row", "scale", "seed")]:
         raise ValueError(f"{again[0]} would file the run where its data were not chosen for; give row, scale and seed by themselves.")
     register_rows(name, scale)
-    return job_of(resolved(composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])))
+    config = composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])
+    job = job_of(resolved(config))
+    refuse_idle_rates(config, overrides)
+    return job
 
 
 def job_of(config: dict[str, Any]) -> Job:
@@ -108,7 +114,7 @@ def _data(key: str, config: Mapping[str, Any]) -> ImageData:
 def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = None, rerun: Rerun = None) -> Record:
     """Return the job's record, running whatever of it is not done.
 
-    A second process that asks for the same run waits for the first and takes its record.
+    A second process that asks for the same run says that it waits for the first, and takes its record.
 
     Args:
         job: The run.
@@ -120,10 +126,13 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
 
     Raises:
         ValueError: A step's settings don't fit, a kept file is damaged, or the loss is not finite.
+        OSError: The store cannot be written.
     """
     folder = store.folder(job.name)
+    if store.find(job.name) is None:
+        refuse_constraints(job.config, job.data.input_shape)
     make_folder(folder)
-    with FileLock(folder / ".lock"):
+    with _alone(folder, job.name):
         done = store.find(job.name)
         if done is not None and not (rerun == "stale" and is_stale(done)):
             return done
@@ -136,6 +145,23 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
             if tracker is not None:
                 tracker.summarise(record, packed)
     return record
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Hold a run's lock; say so where another process holds it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        logging.getLogger(__name__).warning("waiting for another process that runs %s; it holds %s", name, lock.lock_file)
+        lock.acquire()
+    except OSError as error:
+        raise OSError(f"cannot write {lock.lock_file}: {error.strerror}; {WAY_OUT}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) -> tuple[Record, PackReport]:

@@ -17,8 +17,10 @@ from espalier.code import is_stale
 from espalier.composing import config_dir, own_config_dir, register_rows, resolved, rewrite
 from espalier.expectation import expectation
 from espalier.files import write_over
+from espalier.printing import errors
 from espalier.progress import progress_bar
 from espalier.record import Record, Store
+from espalier.refusals import refuse_idle_rates
 from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
 from espalier.tables.published import paper
@@ -56,6 +58,7 @@ def run(
         ValueError: A name or key does not exist, data is missing, or a step's settings don't fit.
     """
     place, rerun = store or Store(), checked_rerun(rerun)
+    _check_lists(rows, seeds, overrides)
     published = register_rows(name, scale)
     for given, what in ((rows, "rows"), (seeds, "seeds")):
         if given is not None and not given:
@@ -76,6 +79,21 @@ def run(
             command = command_of(name, row, scale, seed, overrides)
             records.append(execute(job, store=place, command=command, on_epoch=lambda *_: progress.advance(bar), rerun=rerun))
     return records
+
+
+def _check_lists(rows: object, seeds: object, overrides: object) -> None:
+    """Raise ``ValueError`` where a list that Python gave is none, or holds what does not belong there."""
+    for what, given, kind, example in (
+        ("rows", rows, str, '["dense"]'),
+        ("seeds", seeds, int, "[0, 1]"),
+        ("overrides", overrides, str, '["rate=2"]'),
+    ):
+        if given is None:
+            continue
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise ValueError(f"{what}={given!r} is no list; write one, such as {what}={example}.")
+        if wrong := [one for one in given if not isinstance(one, kind) or isinstance(one, bool)]:
+            raise ValueError(f"{what} holds {wrong[0]!r}, which is no {kind.__name__}; write them so: {what}={example}.")
 
 
 def checked_rerun(word: str | None) -> Rerun:
@@ -125,6 +143,8 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
     by_hydra = any(word in HYDRA_FLAGS for word in overrides)
     if by_hydra and states is not None:
         raise ValueError("--states lists the runs of this process; Hydra's flags hand them to its launchers. Leave one of both out.")
+    if by_hydra and _truth(overrides, "dry_run"):
+        raise ValueError("dry_run=true shows rows one by one and takes no flag of Hydra's; leave out -m, and give every key one value.")
     for scale, published in tables.items():
         if by_hydra:
             register_rows(name, scale)  # each scale has its own data
@@ -220,5 +240,8 @@ def hydra_job(config: DictConfig) -> None:
     job = job_of(resolved(config))
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("+experiment=", "+row/"))]
     changed = [word for word in words if word.partition("=")[0] not in OWN_WORDS]
+    refuse_idle_rates(config, changed)
     command = command_of(f"{config.paper}/{config.table}", config.row, config.scale, config.seed, changed)
-    execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
+    record = execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
+    top1 = record.metrics.get("top1_pct")
+    errors.print(record.name + ("" if top1 is None else f": top1_pct {top1:.4g}"), highlight=False, markup=False, soft_wrap=True)

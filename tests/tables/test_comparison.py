@@ -108,6 +108,8 @@ def test_published_figures_are_printed_ones_or_computed_from_them(tab: Table) ->
     [
         ("desk", "top1_pct", False),
         ("desk", "loss_pct", True),
+        ("smoke", "loss_pct", False),
+        ("smoke", "rate", True),
         ("desk", "rate", True),
         ("paper", "top1_pct", True),
         ("paper", "latency_ms_p50", False),

@@ -34,7 +34,7 @@ class Cell:
         scale: Scale of all records behind the cell.
         device: What one's own records ran on, or the whole setting of a measured figure (the shipped ones', where there are no own).
         comparable: Whether the published figure and the rerun ones may be set against each other; absolute accuracy below ``paper``
-            scale and times from other hardware may not.
+            scale, differences of accuracies on other data than there, and times from other hardware may not.
         stale: Seeds of one's own records that were made by code which has changed since.
     """
 
@@ -142,7 +142,8 @@ def _cells(
     published, provenance, published_note = _published(table, row, title, column)
     notes = [published_note] + [note for chosen in selections if chosen.by_seed for note in chosen.notes]
     old = {seed for seed, record in selections[1].by_seed.items() if record.name in stale}
-    absolute = column.kind == "accuracy" and not (column.computed and "dense." in column.computed)
+    accuracy = column.kind == "accuracy"
+    absolute = not (column.computed and "dense." in column.computed)
     return [
         Cell(
             row=row,
@@ -158,7 +159,7 @@ def _cells(
             seeds=tuple(mine.by_seed),
             scale=scale,
             device=device,
-            comparable=column.kind != "measured" and not (absolute and scale != "paper"),
+            comparable=column.kind != "measured" and not (accuracy and scale != "paper" and (absolute or table.is_other_data(row, scale))),
             stale=tuple(sorted(old & mine.by_seed.keys())),
         )
         for device, theirs, mine in pairs

@@ -219,6 +219,11 @@ class Table(Strict):
         self._require(scale, data, "data")
         return data[scale]
 
+    def is_other_data(self, row: str, scale: str) -> bool:
+        """Return whether a row's data at a scale is another task's than at the highest; NAME_5k is a part of NAME, of the same task."""
+        data = {str(key): name.partition("_")[0] for given in (self.data, self.row(row).data) for key, name in given.items()}
+        return bool(data) and data.get(scale) != next(data[highest] for highest in reversed(SCALES) if highest in data)
+
     def model_of(self, row: str, scale: str) -> str | None:
         """Return the name of the model that a row uses at a scale; None takes the experiment's.
 

@@ -1,0 +1,74 @@
+"""What is refused before anything trains: rates that no step reads, and constraints that a layer cannot meet."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from espalier.composing import resolved
+from espalier.stepping import assigner, model_of
+
+RATE_KEYS = ("rate", "sparsity", "constraint.rate", "constraint.rates", "constraint.kept")
+REWRITERS = ("espalier.steps.rewrite", "espalier.steps.shrink")
+
+
+def refuse_idle_rates(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that each rate among the overrides changes a step.
+
+    Args:
+        config: What the overrides compose to.
+        overrides: The user's own words, without those of the row.
+
+    Raises:
+        ValueError: A rate changes nothing; the message says which file takes its place, or that no step reads one.
+    """
+    for word in overrides:
+        name = word.partition("=")[0].lstrip("+")
+        key = next((key for key in RATE_KEYS if name == key or name.startswith(f"{key}.")), None)
+        if key is None or OmegaConf.select(config, key) is None:
+            continue
+        without = copy.deepcopy(config)
+        OmegaConf.update(without, key, None)
+        if resolved(without)["recipe"]["steps"] == resolved(config)["recipe"]["steps"]:
+            raise ValueError(f"{word.lstrip('+')} has no effect on row {config.row}: {_why_idle(config)}")
+
+
+def _why_idle(config: DictConfig) -> str:
+    file = OmegaConf.select(config, "constraint.rate_file")
+    steps = config.recipe.steps
+    readers = [name for name in steps if file is not None and OmegaConf.select(steps[name], "constraint.rate_file") == file]
+    if readers:
+        which = f"step '{readers[0]}' takes its" if len(readers) == 1 else f"steps {', '.join(readers)} take their"
+        return f"{which} rates from constraint.rate_file={file}; add constraint.rate_file=null."
+    return f"none of its steps ({', '.join(steps)}) reads it; leave it out."
+
+
+def refuse_constraints(config: Mapping[str, Any], input_shape: Sequence[int]) -> None:
+    """Check that the layers of a row's untrained network can be given the sets its steps name; generators are left as they were.
+
+    Looks no further than the first step that may rewrite the network: what layers the later ones meet is not known yet.
+
+    Args:
+        config: The resolved config.
+        input_shape: Of one sample.
+
+    Raises:
+        ValueError: A rate is out of range or would empty a layer, a layer does not fit a structure, or a name matches nothing.
+    """
+    constrained = []
+    for name, step in config["recipe"]["steps"].items():
+        if step["_target_"] in REWRITERS or not step["_target_"].startswith("espalier.steps."):
+            break
+        if isinstance(step.get("constraint"), dict):
+            constrained.append((name, step["constraint"]))
+    if not constrained:
+        return
+    with torch.random.fork_rng():
+        model = model_of(config)
+    for name, constraint in constrained:
+        try:
+            assigner(constraint, input_shape)(model)
+        except ValueError as error:
+            raise ValueError(f"step '{name}': {error}") from error
