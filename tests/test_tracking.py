@@ -26,6 +26,7 @@ class Spy:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
+        self.offline = arguments["mode"] != "online"
         self.logged: list[dict[str, float]] = []
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
@@ -107,6 +108,18 @@ def test_an_id_belongs_to_one_full_name_and_one_state_of_the_code(tmp_path: Path
     ids = [tracker(tmp_path, name=name, code=code).id for name in names for code in ("before", "after")]
     assert len(set(ids)) == len(ids)
     assert tracker(tmp_path, name=names[0], code="before").id == ids[0]
+
+
+def test_a_run_begun_offline_and_continued_online_sends_all_of_its_epochs(
+    tmp_path: Path, spies: list[Spy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has none of those kept offline; it used to get only the later ones."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for mode, epochs in (("offline", (1, 2)), ("offline", (1, 2, 3)), ("online", (1, 2, 3, 4)), ("online", (1, 2, 3, 4, 5))):
+        with tracker(tmp_path, mode=mode) as opened:
+            for epoch in epochs:
+                opened.log(epoch, {"train/loss": 1.0})
+    assert [[int(figures["progress/epoch"]) for figures in spy.logged] for spy in spies] == [[1, 2], [3], [1, 2, 3, 4], [5]]
 
 
 @pytest.mark.parametrize(

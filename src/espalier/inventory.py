@@ -1,6 +1,6 @@
 """Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,7 +68,7 @@ def papers(store: Store | None = None) -> list[PaperSummary]:
     own = own_records(store)
     found = []
     for paper in published.papers().values():
-        words: list[str] = [verdict.verdict for verdict in judge(paper, own)]
+        words: list[str] = [verdict.verdict for verdict in judge(paper, own, stale=_stale(own, paper.name))]
         tally = {word: words.count(word) for word in VERDICTS}
         found.append(PaperSummary(paper.name, paper.table_names, sum(map(len, paper.rows.values())), tally))
     return found
@@ -80,7 +80,13 @@ def claims(paper: str, store: Store | None = None) -> list[Verdict]:
     Raises:
         ValueError: There is no such paper; the message has the nearest.
     """
-    return judge(published.paper(paper), own_records(store))
+    own = own_records(store)
+    return judge(published.paper(paper), own, stale=_stale(own, paper))
+
+
+def _stale(own: Iterable[Record], paper: str) -> set[str]:
+    """Return the names of a paper's runs whose code has changed since."""
+    return {record.name for record in own if record.paper == paper and is_stale(record)}
 
 
 def highest_scale(name: str, store: Store | None = None) -> str:
@@ -112,7 +118,7 @@ def cells(name: str, *, scale: str | None = None, store: Store | None = None) ->
         scale or highest_scale(name, store),
         measurements=own_measurements(store),
         shipped_measurements=home.shipped_measurements(),
-        stale={record.name for record in own if record.paper == of.paper and is_stale(record)},
+        stale=_stale(own, of.paper),
     )
 
 

@@ -75,11 +75,13 @@ def papers_grid(found: Iterable["PaperSummary"]) -> Grid:
 
 
 def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
-    """Yield a line a claim, and one with the reason where it does not hold."""
+    """Yield a line a claim, one with the reason where it does not hold, one with the stale runs it rests on."""
     for verdict in verdicts:
         yield f"[bold]{verdict.id}[/] [{COLOURS[verdict.verdict]}]{verdict.verdict}[/]  {escape(verdict.statement)}"
         if verdict.reason:
             yield f"    [dim]{escape(verdict.reason)}[/]"
+        if verdict.stale:
+            yield f"    [dim]stale (code changed since; rerun=stale does them anew): {escape(', '.join(verdict.stale))}[/]"
 
 
 def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:

@@ -28,8 +28,9 @@ FACTS = ("identity", "variant", "command", "commit", "dirty", "code_digest", "da
 class WandbRun:
     """One W&B run, open between ``with`` and its end; it is finished even if the row fails.
 
-    A run that goes on after a kill keeps its id and never logs an epoch twice. W&B fixes ``job_type`` for a run, so that it names the last
-    step, the one the row is about; the step that an epoch belongs to is logged as ``progress/step``.
+    A run that goes on after a kill keeps its id and never logs an epoch twice to the same place, offline files or server. W&B fixes
+    ``job_type`` for a run, so that it names the last step, the one the row is about; the step that an epoch belongs to is logged as
+    ``progress/step``.
 
     Args:
         project: W&B project.
@@ -45,7 +46,6 @@ class WandbRun:
         self.id = digest([name, code])[:16]
         self.place = folder / "wandb" / f"{self.id}.json"
         self.mode = os.environ.get("WANDB_MODE", mode)
-        self.last = json.loads(self.place.read_text(encoding="utf-8"))["progress/epoch"] if self.place.exists() else 0
         self.arguments: dict[str, Any] = {
             "project": project,
             "id": self.id,
@@ -68,9 +68,18 @@ class WandbRun:
         except wandb.errors.CommError as error:
             logging.getLogger(__name__).warning("W&B does not answer (%s); the run is kept offline, `wandb sync` uploads it later.", error)
             self.run = wandb.init(**self.arguments, mode="offline", settings=settings)
+        self.where = "offline" if self.run.offline else "online"
+        self.last = self._logged()
         self.run.define_metric("progress/epoch")
         self.run.define_metric("*", step_metric="progress/epoch")
         return self
+
+    def _logged(self) -> int:
+        """Return the last epoch that was logged to the same place: what is kept offline has not reached the server, and the reverse."""
+        if not self.place.exists():
+            return 0
+        kept = json.loads(self.place.read_text(encoding="utf-8"))
+        return int(kept["progress/epoch"]) if kept.get("where", "offline") == self.where else 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.run.finish(exit_code=0 if kind is None else 1)
@@ -86,7 +95,7 @@ class WandbRun:
             return
         self.run.log({"progress/epoch": progress, **figures}, step=progress)
         self.last = progress
-        write_over(self.place, json.dumps({"progress/epoch": progress}))
+        write_over(self.place, json.dumps({"progress/epoch": progress, "where": self.where}))
 
     def summarise(self, record: Record, packed: PackReport) -> None:
         """Send the record's figures and facts, and the bytes of each part of the packed checkpoint.

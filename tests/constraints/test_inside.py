@@ -117,3 +117,18 @@ def test_round_trip_without_pickle() -> None:
     other = Inside(Support({}, ""), Codebook({}))
     other.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(other.project({A: normal(4)})[A], saved.project({A: normal(4)})[A])
+
+
+@pytest.mark.parametrize(
+    ("structure", "kept"), [(UNSTRUCTURED, 6), (COLUMN, 8), (FILTER, 4)], ids=lambda value: getattr(value, "name", value)
+)
+def test_free_weights_that_became_zero_stay_free(structure: Structure, kept: int) -> None:
+    """Weight decay drives weights of dead units to exactly zero; a step then took others, held at zero, for them and missed its rate."""
+    free = torch.tensor([[False, True, False, True]] * 4)
+    weight = torch.zeros(4, 4)
+    weight[3, 3] = 1.0
+    frozen = Inside(Support({A: free}, "unstructured"), Sparse(structure, 16 / 6 if structure is UNSTRUCTURED else 2.0)).freeze({A: weight})
+    assert isinstance(frozen, Support)
+    assert int(frozen.masks[A].sum()) == kept
+    assert not (frozen.masks[A] & ~free).any()
+    assert frozen.masks[A][3, 3]

@@ -225,6 +225,30 @@ def test_a_part_judged_at_its_own_scale_needs_its_gate_and_fairness_there(tmp_pa
     assert verdict.reason.startswith("the comparison is not fair: same (mean 0.3")
 
 
+def test_a_fairness_condition_that_reads_a_row_missing_there_leaves_the_part_open(tmp_path: Path) -> None:
+    """It was left out where it read more rows than the part itself, and the part judged as if it were fair."""
+    at_paper = accuracies("dense", 99.2, 99.2, 99.2, scale="paper") + accuracies("deep_admm", 99.2, 99.2, 99.2, scale="paper")
+    given = 'given: [{name: same, expression: \'m("tab/admm", "top1_pct") - m("tab/deep_admm", "top1_pct")\', at_most: 100}]'
+    made = made_up(tmp_path, table=WITH_OTHER, claims=claim(given + dedent(PARTLY_PAPER)))
+    (verdict,) = judge(made, DENSE + DESK + at_paper, [])
+    assert (verdict.verdict, verdict.reason) == (
+        "inconclusive",
+        "whether the comparison is fair is not known: same (no records of tab/admm)",
+    )
+
+
+def test_a_verdict_names_the_stale_runs_of_ones_own_that_it_rests_on(tmp_path: Path) -> None:
+    admm = accuracies("deep_admm", 98.4, 98.4, 98.4)
+    names = {record.name for record in [*DENSE, *admm]}
+    (verdict,) = judge(made_up(tmp_path), [*DENSE, *admm], [], stale=names)
+    assert set(verdict.stale) == names
+    assert verdict.as_json()["stale"] == list(verdict.stale)
+    (fresh,) = judge(made_up(tmp_path / "again"), [*DENSE, *admm], [], stale={"another/run"})
+    assert fresh.stale == ()
+    (shipped,) = judge(made_up(tmp_path / "shipped"), [], [*DENSE, *admm], stale=names)
+    assert shipped.stale == ()
+
+
 def test_a_smoke_run_never_hides_what_a_larger_scale_says(tmp_path: Path) -> None:
     smoke = [one for row in ("admm", "deep_admm") for one in accuracies(row, 90.0, scale="smoke")]
     verdict = verdict_of(tmp_path, smoke, DENSE + accuracies("admm", 90.0, 90.0, 90.0), claims=claim(TWO_TESTS))

@@ -9,6 +9,8 @@ from torch import Tensor
 from espalier.constraints.constraint import Constraint, Target, Weights
 from espalier.constraints.frozen import Frozen, Pinned, Support
 
+LEAST = 1e-18  # its square is still a normal float32
+
 
 class Inside:
     """The weights of ``inner`` that also lie in the frozen set ``outer``.
@@ -44,7 +46,7 @@ class Inside:
         if self.entrywise:
             levels = self.project(weights)
             return Pinned(levels, {target: torch.ones_like(level, dtype=torch.bool) for target, level in levels.items()})
-        inner = self.inner.freeze(held)
+        inner = self.inner.freeze({target: self._ranked(target, weight) for target, weight in held.items()})
         if isinstance(inner, Pinned):
             pinned = {target: inner.pinned[target] | ~self._free(target, held[target]) for target in weights}
             return Pinned(self.outer.project({target: inner.values[target] for target in weights}), pinned)
@@ -63,6 +65,10 @@ class Inside:
 
     def _free(self, target: Target, like: Tensor) -> Tensor:
         return self.outer.free(target).to(like.device)
+
+    def _ranked(self, target: Target, held: Tensor) -> Tensor:
+        """Return the weights with free zeros lifted, so that they come before what ``outer`` holds at zero: no mask is read off values."""
+        return torch.where(self._free(target, held) & (held == 0), LEAST, held)
 
     def _levels(self, target: Target, held: Tensor) -> Tensor:
         vector = held[self._free(target, held)]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from espalier.methods import LossTerm, Method
 from espalier.steps.context import Context
-from espalier.steps.state import Series
 from espalier.tasks import Journal, MethodCallback
+from espalier.tasks.journal import Series
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Schedule = Callable[..., float]

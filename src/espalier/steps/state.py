@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from espalier.constraints import Assignment
 from espalier.files import replacing, write_over
 from espalier.rewrites import Rewrite, rewritten
-
-Series = dict[str, list[list[float]]]
+from espalier.tasks.journal import Series
 
 
 @dataclass

@@ -11,8 +11,9 @@ from espalier.constraints import Assignment, Sparse, Support
 from espalier.methods import MaskedRetraining, Method
 from espalier.steps.context import Context
 from espalier.steps.fit import Fitted, Optimizer, Schedule, fit
-from espalier.steps.state import Series, State
+from espalier.steps.state import State
 from espalier.tasks import accuracy, batch_norms, recalibrated
+from espalier.tasks.journal import Series
 
 Assign = Callable[[nn.Module], Assignment]
 

@@ -6,8 +6,8 @@ nothing is concluded; nor is it under three seeds, behind a failed dense gate, o
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from espalier.record import Record
@@ -40,6 +40,7 @@ class Finding:
         mean: Over the seeds; None without values.
         low: Lower end of the 90 % interval; None under two seeds.
         high: Upper end.
+        runs: Names of the runs whose records it read.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Finding:
     mean: float | None = None
     low: float | None = None
     high: float | None = None
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Verdict:
         seeds: Seeds behind it at that scale.
         source: Whose records.
         untested: The part of the claim that our runs leave out.
+        stale: Runs behind it that were made by code which has changed since; one's own only.
     """
 
     id: int
@@ -80,36 +83,39 @@ class Verdict:
     seeds: tuple[int, ...]
     source: SourceName | None
     untested: str
+    stale: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with seeds as text in the figures."""
-        plain = asdict(self) | {"seeds": list(self.seeds)}
+        plain = asdict(self) | {"seeds": list(self.seeds), "stale": list(self.stale)}
         plain["figures"] = [
             asdict(finding) | {"by_seed": {str(seed): value for seed, value in finding.by_seed.items()}} for finding in self.figures
         ]
         return plain
 
 
-def judge(paper: Paper, own: Iterable[Record], shipped: Iterable[Record] | None = None) -> list[Verdict]:
+def judge(paper: Paper, own: Iterable[Record], shipped: Iterable[Record] | None = None, *, stale: Container[str] = ()) -> list[Verdict]:
     """Return one verdict per claim of the paper, in its order.
 
     Args:
         paper: The paper.
         own: One's own records, of any paper.
         shipped: Reference records; None takes those that came with the paper.
+        stale: Names of one's own runs whose code has changed since; a verdict that rests on one says so.
     """
     sources: dict[SourceName, Records] = {
         "own": Records(own, paper.name),
         "shipped": Records(paper.shipped_records() if shipped is None else shipped, paper.name),
     }
-    return [_judge(paper, claim, sources) for claim in paper.claims.claims]
+    return [_judge(paper, claim, sources, stale) for claim in paper.claims.claims]
 
 
-def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records]) -> Verdict:
+def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records], stale: Container[str]) -> Verdict:
     def verdict(word: Word, reason: str, figures: Sequence[Finding] = (), place: Place | None = None) -> Verdict:
         scale, source = (place.scale, place.source) if place is not None else (None, None)
         seeds = tuple(sorted({seed for figure in figures if figure.scale == scale for seed in figure.by_seed}))
-        return Verdict(claim.id, claim.statement, word, reason, tuple(figures), scale, seeds, source, claim.untested)
+        old = tuple(dict.fromkeys(name for figure in figures if figure.source == "own" for name in figure.runs if name in stale))
+        return Verdict(claim.id, claim.statement, word, reason, tuple(figures), scale, seeds, source, claim.untested, old)
 
     given = [one for condition in claim.given for one in condition.expanded()]
     tests = [one for test in claim.tests for one in test.expanded()]
@@ -123,7 +129,7 @@ def _judge(paper: Paper, claim: Claim, sources: Mapping[SourceName, Records]) ->
     for test in tests:
         there = place_of_part(test, place, sources)
         if there != place:  # what makes it fair must hold there too
-            conditions += [_condition(condition, there) for condition in given if set(rows_of(condition)) <= set(rows_of(test))]
+            conditions += [_condition(condition, there) for condition in given if set(rows_of(condition)) & set(rows_of(test))]
         findings.append(_find(test, there, _gate(paper, [*given, *tests], there) if claim.gated else ""))
     figures = [*conditions, *findings]
     if unfair := [condition for condition in conditions if condition.verdict != "holds"]:
@@ -154,30 +160,46 @@ def _gate(paper: Paper, tests: Sequence[Inequality], place: Place) -> str:
     return ""
 
 
-def _values(test: Inequality, place: Place) -> tuple[dict[int, float], str]:
-    """Return the expression's value of each seed that all its rows share, and what stands in the way."""
+@dataclass(frozen=True)
+class _Read:
+    """What an expression reads at a place.
+
+    Args:
+        by_seed: Its value for each seed that all its rows share; empty where something stands in the way.
+        obstacle: What stands in the way.
+        word: ``not run`` where that is a record nobody has made.
+        runs: Names of the runs it read.
+    """
+
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    obstacle: str = ""
+    word: Word = "inconclusive"
+    runs: tuple[str, ...] = ()
+
+
+def _read(test: Inequality, place: Place) -> _Read:
     rows, records, scale = rows_of(test), place.records, place.scale
     if test.scales is not None and scale not in test.scales:
-        return {}, f"made for scale {' or '.join(test.scales)}"
+        return _Read(obstacle=f"made for scale {' or '.join(test.scales)}", word="not run")
     if absent := [row for row in rows if not records.has(row, scale)]:
-        return {}, "no records of " + ", ".join(absent)
+        return _Read(obstacle="no records of " + ", ".join(absent), word="not run")
     chosen = {row: records.of(row, scale) for row in rows}
     seen = [row for row in rows if chosen[row].data is not None]
     if any(chosen[row].data != chosen[seen[0]].data for row in seen):
-        return {}, "the rows saw different data: " + ", ".join(seen)
+        return _Read(obstacle="the rows saw different data: " + ", ".join(seen))
     seeds = sorted(set.intersection(*(set(selection.by_seed) for selection in chosen.values()))) if rows else []
     if not seeds:
-        return {}, "no seed is common to " + ", ".join(rows)
+        return _Read(obstacle="no seed is common to " + ", ".join(rows))
     values: dict[int, float] = {}
     for seed in seeds:
         try:
             value = expressions.evaluate(test.expression, {}, {}, _functions({row: chosen[row].by_seed[seed] for row in rows}))
         except _MissingError as error:
-            return {}, f"{error} (seed {seed})"
+            return _Read(obstacle=f"{error} (seed {seed})")
         if value is None:
-            return {}, f"'{test.expression}' divides by zero (seed {seed})"
+            return _Read(obstacle=f"'{test.expression}' divides by zero (seed {seed})")
         values[seed] = value
-    return values, ""
+    return _Read(values, runs=tuple(chosen[row].by_seed[seed].name for row in rows for seed in seeds))
 
 
 class _MissingError(ValueError):
@@ -223,34 +245,38 @@ def _in_words(test: Inequality) -> str:
 
 def _condition(test: Inequality, place: Place) -> Finding:
     """Return whether a fairness condition holds in every seed."""
-    values, reason = _values(test, place)
+    read = _read(test, place)
     sign, limit = _bound(test)
-    mean = statistics.fmean(values.values()) if values else None
-    word: Word = "inconclusive" if reason else "holds" if all(sign * value >= limit for value in values.values()) else "fails"
-    return Finding(test.name, test.expression, _in_words(test), word, reason, values, place.scale, place.source, mean)
+    mean = statistics.fmean(read.by_seed.values()) if read.by_seed else None
+    word: Word = "inconclusive" if read.obstacle else "holds" if all(sign * value >= limit for value in read.by_seed.values()) else "fails"
+    return _finding(test, place, read, word, read.obstacle, mean)
 
 
 def _find(test: Inequality, place: Place, gate: str) -> Finding:
-    values, reason = _values(test, place)
+    read = _read(test, place)
     sign, limit = _bound(test)
-
-    def finding(word: Word, why: str, *interval: float) -> Finding:
-        return Finding(test.name, test.expression, _in_words(test), word, why, values, place.scale, place.source, *interval)
-
-    if reason:
-        return finding("not run" if reason.startswith(("no records", "made for")) else "inconclusive", reason)
-    if len(values) < 2:
-        (only,) = values.values()
-        return finding("inconclusive", _why_not(place.scale, gate, len(values)), only)
-    mean, low, high = mean_interval(list(values.values()))
-    if why := _why_not(place.scale, gate, len(values)):
-        return finding("inconclusive", why, mean, low, high)
+    if read.obstacle:
+        return _finding(test, place, read, read.word, read.obstacle)
+    if len(read.by_seed) < 2:
+        (only,) = read.by_seed.values()
+        return _finding(test, place, read, "inconclusive", _why_not(place.scale, gate, 1), only)
+    mean, low, high = mean_interval(list(read.by_seed.values()))
     nearest, farthest = (low, high) if sign > 0 else (-high, -low)
-    if nearest >= limit:
-        return finding("holds", "", mean, low, high)
-    if farthest < limit:
-        return finding("fails", "", mean, low, high)
-    return finding("inconclusive", "the 90 % interval contains the bound", mean, low, high)
+    if why := _why_not(place.scale, gate, len(read.by_seed)):
+        word: Word = "inconclusive"
+    elif nearest >= limit:
+        word = "holds"
+    elif farthest < limit:
+        word = "fails"
+    else:
+        word, why = "inconclusive", "the 90 % interval contains the bound"
+    return _finding(test, place, read, word, why, mean, low, high)
+
+
+def _finding(test: Inequality, place: Place, read: _Read, word: Word, reason: str, *interval: float | None) -> Finding:
+    mean, low, high = (*interval, None, None, None)[:3]
+    facts = (test.name, test.expression, _in_words(test), word, reason, read.by_seed, place.scale, place.source)
+    return Finding(*facts, mean, low, high, read.runs)
 
 
 def _why_not(scale: str, gate: str, num_seeds: int) -> str:

@@ -44,7 +44,7 @@ def write_report(
 
 def _paper(paper: Paper, own: Sequence[Record], measurements: Sequence[Measurement], stale: Collection[str]) -> dict[str, Any]:
     shipped = paper.shipped_records()
-    verdicts = judge(paper, own, shipped)
+    verdicts = judge(paper, own, shipped, stale=stale)
     tables = [paper.table(name) for name in paper.table_names]
     entries = [
         _rerun(table, scale, paper, own, shipped, measurements, stale)
