@@ -67,8 +67,8 @@ class Inside:
         return self.outer.free(target).to(like.device)
 
     def _ranked(self, target: Target, held: Tensor) -> Tensor:
-        """Return the weights with free zeros lifted, so that they come before what ``outer`` holds at zero: no mask is read off values."""
-        return torch.where(self._free(target, held) & (held == 0), LEAST, held)
+        """Return the weights, the smallest of the free ones lifted above what ``outer`` holds at zero: no mask is read off values."""
+        return torch.where(self._free(target, held) & (held.abs() < LEAST), LEAST, held)
 
     def _levels(self, target: Target, held: Tensor) -> Tensor:
         vector = held[self._free(target, held)]
