@@ -179,7 +179,7 @@ def test_the_first_convolution_keeps_its_columns() -> None:
         (lambda: CommonThreshold(["filters"], 2, {}), "no structure is called 'filters'; nearest: filter"),
         (lambda: CommonThreshold([FILTER], 2, {"a": 0.0}), "costs more than nothing; costs give a: 0.0"),
         (lambda: CommonThreshold([FILTER], 2, {}).masks(drawn({A: (4, 2)})), "costs name no a.weight"),
-        (lambda: CommonThreshold([FILTER], 2, {}, spare={"colum": 3}), "spare names colum; the structures are filter"),
+        (lambda: CommonThreshold([FILTER], 2, {}, spare={"kernels": 3}), "spare names kernels; the structures are filter"),
         (lambda: Threshold([FILTER], -0.1), "tau=-0.1 is no threshold"),
         (lambda: Threshold([FILTER], 0.1, spare={"filter": 3}).check({A: (4, 2)}), r"no groups; name its layer in constraint\.skip"),
         (lambda: CommonThreshold([FILTER], 9, {A.parameter: 1.0}).check({A: (4, 2)}), "rate=9 would empty a layer: .* the largest is 4"),
