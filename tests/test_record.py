@@ -73,12 +73,10 @@ def test_a_malformed_record_is_named_with_its_key(tmp_path: Path, text: str, mes
 
 
 def test_an_optimizer_key_at_pytorchs_own_value_changes_no_identity() -> None:
-    plain, same, other = (
-        identity_of(config("dense", *words), "fingerprint")
-        for words in ([], ["+optimizers.train.weight_decay=0.0"], ["+optimizers.train.weight_decay=0.1"])
-    )
+    left_out, decay = "~optimizers.train.weight_decay", "optimizers.train.weight_decay="
+    plain, same, other = (identity_of(config("dense", word), "fingerprint") for word in (left_out, f"{decay}0.0", f"{decay}0.1"))
     assert same == plain
     assert other != plain
     adamw = "optimizers.train._target_=torch.optim.AdamW"  # whose own weight decay is 0.01
-    own, none = (identity_of(config("dense", adamw, *words), "fingerprint") for words in ([], ["+optimizers.train.weight_decay=0.0"]))
+    own, none = (identity_of(config("dense", adamw, word), "fingerprint") for word in (left_out, f"{decay}0.0"))
     assert own != none
