@@ -209,17 +209,6 @@ def test_two_of_the_same_run_at_once_leave_one_record(tmp_path: Path) -> None:
     only_record(tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("table", ["lenet5", "lenet5_claims"])
-def test_every_row_runs_at_smoke(store_folder: Path, table: str) -> None:
-    budget = "{train: 2, admm: 2, retrain: 2, admm_double: 4, retrain_double: 4, magnitude_retrain: 4, periods: 2}"
-    overrides = [f"budgets.smoke.{pair.strip().replace(': ', '=')}" for pair in budget.strip("{}").split(",")]
-    records = run(f"progressive-admm/{table}", overrides=overrides)
-    assert {record.row for record in records} >= ({"dense", "binary"} if table == "lenet5" else {"alternation", "oneshot-246x"})
-    for record in records:
-        assert record.metrics.get("weights_outside_set", 0) == 0
-
-
 def test_stale_runs_are_done_anew_when_asked_and_nothing_is_lost(
     store_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -48,8 +48,8 @@ class PartialMap:
         assignment: The level sets, already inside the support that pruning froze.
         epochs: Epochs of the step; the rounds share them equally.
         frozen: What earlier steps froze; holds throughout.
-        fractions: Cumulative shares after each round, rising; the official code snaps 30 % first. What is left at the end is snapped by the
-            step's last projection.
+        fractions: Cumulative shares after each round, rising; the official code snaps 30 % first. Where the step has fewer epochs than
+            rounds, its first rounds are left out. What is left at the end is snapped by the step's last projection.
 
     Raises:
         ValueError: ``fractions`` does not rise within 0 to 1, or a set has no levels.
@@ -61,8 +61,8 @@ class PartialMap:
         for targets, constraint in assignment.parts:
             if not getattr(constraint, "entrywise", False):
                 raise ValueError(f"a partial map needs level sets; {', '.join(map(str, targets))} takes {type(constraint).__name__}.")
-        self.assignment, self.frozen, self.fractions = assignment, frozen, tuple(fractions)
         rounds = min(len(fractions), max(epochs, 1))
+        self.assignment, self.frozen, self.fractions = assignment, frozen, tuple(fractions[-rounds:])
         self.starts = [round(index * epochs / rounds) for index in range(rounds)]
         self.figures: dict[str, float] = {}
         self.milestones: list[int] = []
