@@ -219,7 +219,10 @@ def test_sets_without_groups_are_refused_with_the_reason(method: Callable[..., o
         (lambda one: penalty(one, eps=0.0), "eps=0.0"),
         (lambda one: penalty(one, lr=0.0), "lr=0.0"),
         (lambda one: penalty(one, refresh_at=[0.5, 0.2]), r"refresh_at=\[0\.5, 0\.2\] should rise between 0 and 1"),
-        (lambda one: proximal(one, epochs=2), r"bisected over one common threshold; the set is Sparse\. Give method\.tau"),
+        (
+            lambda _: proximal(Assignment([((W,), Threshold([FILTER], 0.1))]), epochs=2),
+            r"steers to the rate of a set, which Threshold has not\. Give method\.tau",
+        ),
         (lambda one: PrimalProximal(one, epochs=2, num_periods=0, rho=RhoSchedule(1, 1), tau=0.1), "num_periods=0"),
         (lambda one: IterativeMagnitude(one, epochs=2, num_rounds=0), "num_rounds=0"),
         (
@@ -279,6 +282,24 @@ def test_a_steered_threshold_reaches_the_rate_and_then_stays() -> None:
     assert isinstance(part, CommonThreshold)
     assert 0 < taus[0] < taus[1] < taus[2] == part.threshold(method.assignment.read(model))
     assert taus[3] == taus[4] == taus[2], "weights did not move; the last 30 % hold the threshold"
+
+
+@pytest.mark.parametrize("score", ["energy", "rms"])
+def test_each_layer_steers_to_its_own_rate(score: str) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"wide": nn.Linear(6, 40, bias=False), "narrow": nn.Linear(5, 10, bias=False)})
+    wide, narrow = Target("wide.weight"), Target("narrow.weight")
+    uneven = BLOCK_ROW.sized([4, 4])  # its last blocks are smaller
+    sets = Assignment([((wide,), Sparse(FILTER, 8)), ((narrow,), Sparse(uneven, 3, score))])
+    method = PrimalProximal(sets, epochs=4, num_periods=4, rho=RhoSchedule(0.1, 1.5), tau=None)
+    method.start(model)
+    for _ in range(4):
+        method.epoch_end(model)
+    assert method.taus[wide] != method.taus[narrow]
+    assert method.tau == max(method.taus.values())
+    kept = {target: int((grouping.scores(z) > 0).sum()) for (target, grouping, _), z in zip(method.groups, method.z, strict=True)}
+    assert kept[wide] == 5
+    assert 0 < kept[narrow] <= sets.parts[1][1].count((10, 5))[0]
 
 
 def test_primal_proximal_finds_the_rows_and_columns_of_a_least_squares_problem() -> None:

@@ -32,7 +32,7 @@ from espalier.constraints.structures import (
     Structure,
     structure,
 )
-from espalier.constraints.support_set import Grouped, Rated, Regrown, SupportSet
+from espalier.constraints.support_set import Grouped, Rated, Regrown, Steered, SupportSet
 from espalier.constraints.threshold import CommonThreshold, Threshold
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "Rated",
     "Regrown",
     "Sparse",
+    "Steered",
     "Structure",
     "Support",
     "SupportSet",

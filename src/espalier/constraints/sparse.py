@@ -80,14 +80,25 @@ class Sparse(SupportSet):
             chance_G = chance_G / self.structure.sizes(shape).sqrt()  # edge groups are smaller, their energy is not
         return self.structure.spread(shape, chance_G)
 
+    def threshold_at(self, weights: Weights, rate: float) -> float:
+        """Return the largest RMS of a group that the set, at another rate, drops of such weights; 0 where it drops none."""
+        dropped = [0.0]
+        for weight in weights.values():
+            score_G, size_G = self._scores(weight), self.structure.sizes(weight.shape).to(weight)
+            kept_G = largest(score_G, kept_of(len(score_G), rate))
+            rms_G = (self.structure.scores(weight) / size_G).sqrt()
+            dropped += rms_G[~kept_G].max(0, keepdim=True).values.tolist() if not kept_G.all() else []
+        return max(dropped)
+
     def knobs(self) -> dict[str, Any]:
         return {"structure": self.label, "rate": self.rate} | ({} if self.score == "energy" else {"score": self.score})
 
     def _mask(self, weight: Tensor) -> Tensor:
+        return self.structure.mask(weight.shape, largest(self._scores(weight), self.count(weight.shape)[0]))
+
+    def _scores(self, weight: Tensor) -> Tensor:
         score_G = self.structure.scores(weight)
-        if self.score == "rms":
-            score_G = score_G / self.structure.sizes(weight.shape).to(score_G)
-        return self.structure.mask(weight.shape, largest(score_G, self.count(weight.shape)[0]))
+        return score_G / self.structure.sizes(weight.shape).to(score_G) if self.score == "rms" else score_G
 
 
 def checked_rate(rate: float) -> float:

@@ -105,3 +105,14 @@ class Grouped(Protocol):
     def groupings(self, shape: Sequence[int]) -> tuple[Structure, ...]:
         """Return the groupings of a weight of that shape."""
         ...
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """A set that can say which threshold on the norms of its groups gives which rate."""
+
+    rate: float
+
+    def threshold_at(self, weights: Weights, rate: float) -> float:
+        """Return the largest norm of a group, as the set measures it, that it drops of such weights at a rate."""
+        ...

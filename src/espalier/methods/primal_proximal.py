@@ -3,13 +3,13 @@
 Suffix: G = groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from espalier.constraints import Assignment, CommonThreshold, Structure
+from espalier.constraints import Assignment, Constraint, Steered, Structure, Target, Weights
 from espalier.methods.admm import RhoSchedule
 from espalier.methods.groups import check_grouped, check_resumed, groups_of, inner, labels_of, units_of
 from espalier.methods.method import hold, settled
@@ -31,6 +31,15 @@ def debiased(copy: Tensor, weight: Tensor, structure: Structure) -> Tensor:
     return copy * scale.to(copy.dtype) if left_G.any() else copy
 
 
+def _steered(part: Constraint, targets: Sequence[Target], weights: Weights, share: float) -> list[tuple[Target, float]]:
+    """Return the threshold of each target at the set's rate to the power of ``share``: one for all of a joint set."""
+    assert isinstance(part, Steered)  # the constructor has looked
+    rate = part.rate**share
+    if getattr(part, "joint", False):
+        return list(dict.fromkeys(targets, part.threshold_at({target: weights[target] for target in targets}, rate)).items())
+    return [(target, part.threshold_at({target: weights[target]}, rate)) for target in targets]
+
+
 class PrimalProximal:
     """Pull the weights towards copies of which small groups are zero; refresh the copies between periods.
 
@@ -42,9 +51,9 @@ class PrimalProximal:
         epochs: Epochs of the step.
         num_periods: Periods of equal length, as ``ADMM`` has them.
         rho: The schedule of the pull; tau does not change with it.
-        tau: The threshold on the norm of a group as its set measures it, else on its RMS; ``lambda / rho``. None steers to the set's rate
-            ``r``: at each refresh it is bisected to the rate ``r ** min(1, progress / ramp)``.
-        ramp: Share of the step after which a bisected tau stays as it is.
+        tau: The threshold on the norm of a group as its set measures it, else on its RMS; ``lambda / rho``. None steers to the rate ``r``
+            of each set, one threshold for all layers or one for each: at each refresh to the rate ``r ** min(1, progress / ramp)``.
+        ramp: Share of the step after which a tau that steers stays as it is.
         debias: Scale each copy so that the groups it keeps have the mean norm they have now. Where tau is near the norms themselves, the
             soft threshold shrinks all that is left at each refresh, and before batch normalisation nothing resists: at an eighth of its
             norm a weight sees 64 times the learning rate.
@@ -52,7 +61,7 @@ class PrimalProximal:
         frozen: What earlier steps froze; holds throughout.
 
     Raises:
-        ValueError: A set has no groups, or none to bisect over where ``tau`` is None, or a setting is out of range.
+        ValueError: A set has no groups, or no rate to steer to where ``tau`` is None, or a setting is out of range.
     """
 
     def __init__(
@@ -71,14 +80,16 @@ class PrimalProximal:
         if num_periods < 1 or not 0 < ramp <= 1 or (tau is not None and tau < 0):
             raise ValueError(f"num_periods={num_periods}, ramp={ramp}, tau={tau}: periods start at 1, ramp is a share, tau 0 or more.")
         check_grouped(assignment, "primal-proximal training")
-        self.common = [inner(part) for _, part in assignment.parts if isinstance(inner(part), CommonThreshold)]
-        if tau is None and (len(self.common) != 1 or len(assignment.parts) != 1):
-            kinds = ", ".join(sorted({type(inner(part)).__name__ for _, part in assignment.parts}))
-            raise ValueError(f"tau=null is bisected over one common threshold; the set is {kinds}. Give method.tau, or take row_column.")
+        if tau is None and (
+            fixed := sorted({type(inner(part)).__name__ for _, part in assignment.parts if not isinstance(inner(part), Steered)})
+        ):
+            raise ValueError(
+                f"tau=null steers to the rate of a set, which {', '.join(fixed)} has not. Give method.tau, or take row_column."
+            )
         self.assignment, self.frozen, self.schedule = assignment, frozen, rho
         self.debias, self.dual = debias, dual
         self.epochs, self.ramp, self.steers = epochs, ramp, tau is None
-        self.tau = tau or 0.0
+        self.taus = {target: tau or 0.0 for targets, _ in assignment.parts for target in targets}
         self.num_periods = min(num_periods, max(epochs, 1))
         self.milestones = [round(period * epochs / self.num_periods) for period in range(1, self.num_periods)]
         self.figures: dict[str, float] = {}
@@ -90,6 +101,11 @@ class PrimalProximal:
     def rho(self) -> float:
         """Return the pull of the present period."""
         return self.schedule.rho(self.period, self.num_periods)
+
+    @property
+    def tau(self) -> float:
+        """Return the present threshold, the largest where layers have their own."""
+        return max(self.taus.values())
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
@@ -131,17 +147,17 @@ class PrimalProximal:
 
     def _refresh(self, weights: Mapping[Any, Tensor]) -> None:
         if self.steers and self.period <= self.ramp * self.num_periods:
-            (common,) = self.common
-            assert isinstance(common, CommonThreshold)
             share = min(1.0, (self.period + 1) / (self.ramp * self.num_periods))
-            self.tau = common.threshold_at(weights, common.rate**share)
+            self.taus = {
+                target: tau for targets, part in self.assignment.parts for target, tau in _steered(inner(part), targets, weights, share)
+            }
         shifted = [weights[target] + self.u[index] if self.dual else weights[target] for index, (target, _, _) in enumerate(self.groups)]
         if self.dual and self.period:
             self.u = [self.u[index] + weights[target] - self.z[index] for index, (target, _, _) in enumerate(self.groups)]
             shifted = [weights[target] + self.u[index] for index, (target, _, _) in enumerate(self.groups)]
         units = units_of(self.assignment, weights)
         self.z = [
-            prox(weight, structure, self.tau * units[target] * size_G.sqrt())
+            prox(weight, structure, self.taus[target] * units[target] * size_G.sqrt())
             for weight, (target, structure, size_G) in zip(shifted, self.groups, strict=True)
         ]
         if self.debias:
@@ -155,7 +171,7 @@ class PrimalProximal:
             "labels": labels_of(self.assignment),
             "epoch": self.epoch,
             "period": self.period,
-            "tau": self.tau,
+            "taus": {str(target): tau for target, tau in self.taus.items()},
             "z": list(self.z),
             "u": list(self.u),
         }
@@ -167,5 +183,6 @@ class PrimalProximal:
             ValueError: It was made for other layers or another structure.
         """
         check_resumed(self.assignment, state["labels"])
-        self.epoch, self.period, self.tau = state["epoch"], state["period"], state["tau"]
+        self.epoch, self.period = state["epoch"], state["period"]
+        self.taus = {Target.parse(name): tau for name, tau in state["taus"].items()}
         self.z, self.u = list(state["z"]), list(state["u"])
