@@ -261,7 +261,10 @@ def _same_epochs(grid: Grid, entries: Sequence[Entry]) -> dict[str, int]:
         ValueError: They differ at a scale.
     """
     found: dict[str, int] = {}
-    first = {entry.method: entry for entry in reversed(entries) if not entry.reason}
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if not entry.reason:
+            first.setdefault(entry.method, entry)
     for scale in SCALES:
         epochs = {}
         for method, entry in first.items():

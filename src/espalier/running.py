@@ -99,9 +99,10 @@ def checked_rerun(word: str | None) -> Rerun:
 
 
 def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = None, console: Console | None = None) -> list[Record]:
-    """Run what the words of a command line name: ``row=a,b``, ``seed=0,1``, ``scale=smoke,desk``, ``rerun=stale``, any Hydra override.
+    """Run what the words of a command line name: ``row=a,b``, ``seed=0,1``, ``scale=smoke,desk``, any Hydra override.
 
-    ``jobs=2`` runs two at a time. Scales run one after another. Where a flag of Hydra's is among the words, Hydra takes over, and its launchers run the jobs.
+    ``rerun=stale`` does stale runs anew, ``jobs=2`` runs two at a time. Scales run one after another. Where a flag of Hydra's is among the
+    words, Hydra takes over, and its launchers run the jobs.
 
     Args:
         name: ``PAPER/TABLE``.
