@@ -145,6 +145,10 @@ class Table(Strict):
     """One published table, ``experiments/<paper>/tables/<table>.yaml``.
 
     ``data`` and ``model`` name a config of their group for each scale; a scale without a model takes the experiment's.
+
+    Args:
+        experiment: The file of ``conf/experiment`` that its rows start from; None takes ``PAPER/TABLE``.
+        contestants: Labels that tell apart what is compared: rows that agree in them lie on one curve. Empty for a paper's table.
     """
 
     paper: str
@@ -152,6 +156,8 @@ class Table(Strict):
     title: str
     source: Source
     note: str = ""
+    experiment: str | None = None
+    contestants: list[str] = Field(default_factory=list)
     data: dict[Scale, str] = Field(default_factory=dict)
     model: dict[Scale, str] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
@@ -359,7 +365,7 @@ class PaperFacts(Strict):
     Args:
         name: Name of the folder, and of the paper in every command.
         sources: Tag used in notes of cells -> the text it stands for.
-        main_table: Table that ``make reproduce`` reruns.
+        main_table: Table that ``make reproduce`` reruns; empty only where the folder holds no table yet.
     """
 
     name: str
