@@ -47,7 +47,7 @@ def share_of_kept(share: float, *, _root_: DictConfig) -> float:
         ValueError: The run has no rate.
     """
     if _root_.rate is None:
-        raise ValueError("a share of the kept weights needs a rate, and this set has none")
+        raise ValueError("sparse training redraws shares of the kept weights, which a rate counts; this set has none. Take a structure with a rate.")
     return float(share) / float(_root_.rate)
 
 
@@ -217,7 +217,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ValueError):  # a resolver's own words
             raise ValueError(str(error.__cause__)) from error
-        raise ValueError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
+        cause = str(error).splitlines()[0].partition("ValueError raised while resolving interpolation: ")  # a resolver's own words
+        raise ValueError(cause[2] or f"the config does not resolve: {cause[0]}") from error
     assert isinstance(plain, dict)
     steps = plain["recipe"]["steps"]
     for step_name, step in steps.items():
