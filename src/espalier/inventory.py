@@ -1,7 +1,6 @@
 """Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +18,7 @@ from espalier.tables.export import export as written
 from espalier.tables.export import wide
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
+from espalier.tables.settings import changed, dotted
 
 VERDICTS = ("holds", "fails", "inconclusive", "not run")
 
@@ -165,7 +165,7 @@ def records(store: Store | None = None) -> pd.DataFrame:
     """Return all runs, one line each: a column per fact, per config key (dotted) and per metric."""
     facts = {"paper", "table", "row", "scale", "seed", "variant", "identity", "device", "started", "duration_s"}
     return pd.DataFrame(
-        [{**record.model_dump(include=facts), **dict(_flat(record.config, "config.")), **record.metrics} for record in own_records(store)]
+        [{**record.model_dump(include=facts), **dict(dotted(record.config, "config.")), **record.metrics} for record in own_records(store)]
     )
 
 
@@ -178,18 +178,12 @@ def runs(store: Store | None = None) -> list[RunSummary]:
             duration_s=record.duration_s,
             variant=record.variant,
             stale=is_stale(record),
-            changed=_changed(record),
+            changed=changed(record),
             top1_pct=record.metrics.get("top1_pct"),
             rate=record.metrics.get("rate"),
         )
         for record in own_records(store)
     ]
-
-
-def _changed(record: Record) -> list[str]:
-    """Return the overrides in a variant's command: composing its row anew to compare the two would take seconds a run."""
-    words = shlex.split(record.command)[3:] if record.variant else []  # after: espalier run PAPER/TABLE
-    return [word for word in words if word.partition("=")[0] not in ("row", "scale", "seed")]
 
 
 def matching(name: str, store: Store | None = None) -> list[Record]:
@@ -227,20 +221,9 @@ def diff(first: str | Record, second: str | Record, store: Store | None = None) 
         store: Where they live.
     """
     found = (find(one, store) if isinstance(one, str) else one for one in (first, second))
-    left, right = (dict(_flat({"config": record.config, "metrics": record.metrics}, "")) for record in found)
+    left, right = (dict(dotted({"config": record.config, "metrics": record.metrics})) for record in found)
     keys = dict.fromkeys([*left, *right])
     return [Difference(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
-
-
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        yield prefix.rstrip("."), value
-        return
-    for key, item in items:
-        if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict):  # a step: its name, its settings
-            key, item = item
-        yield from _flat(item, f"{prefix}{key}.")
 
 
 def report(out: str | Path = "report", store: Store | None = None) -> Path:
