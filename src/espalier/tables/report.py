@@ -11,7 +11,8 @@ from espalier.files import write_over
 from espalier.record import Measurement, Record
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
-from espalier.tables.export import mean_text, not_comparable, published_text
+from espalier.tables.export import not_comparable
+from espalier.tables.figures import mean_text, published_text
 from espalier.tables.layout import Printed, printed
 from espalier.tables.plots import against_rate_svg, series_svgs
 from espalier.tables.published import Paper

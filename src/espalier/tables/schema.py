@@ -145,6 +145,9 @@ class Table(Strict):
     """One published table, ``experiments/<paper>/tables/<table>.yaml``.
 
     ``data`` and ``model`` name a config of their group for each scale; a scale without a model takes the experiment's.
+
+    Args:
+        contestants: Label keys by which rows are grouped into curves; empty for a paper's table.
     """
 
     paper: str
@@ -159,6 +162,7 @@ class Table(Strict):
     columns: dict[str, Column]
     rows: dict[str, Row]
     layout: Layout | None = None
+    contestants: list[str] = Field(default_factory=list)
     _dense_cells: dict[str, PublishedCell] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
