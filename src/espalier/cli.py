@@ -198,12 +198,12 @@ def clean(
 
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"), as_json: AsJson = False) -> None:
-    """Write the page of all papers: published, shipped and yours, claims and curves. It opens from disk.
+    """Write the site: all papers (published, shipped, yours, claims, curves), comparisons and runs. It opens from disk.
 
     \b
     espalier report --out report
     """
-    path = espalier.report(out)
+    path = espalier.report(out, console=errors)
     answer({"path": path}, lambda: [f"open {path}"], as_json=as_json)
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from espalier.code import is_stale
+from espalier.progress import late_bar
 from espalier.record import Measurement, Record, Store
 from espalier.tables import published
+from espalier.tables.catalogue import catalogue
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
 from espalier.tables.export import Grid as PrintedGrid
@@ -226,19 +229,27 @@ def diff(first: str | Record, second: str | Record, store: Store | None = None) 
     return [Difference(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
-def report(out: str | Path = "report", store: Store | None = None) -> Path:
-    """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk.
+def report(out: str | Path = "report", store: Store | None = None, *, console: Console | None = None) -> Path:
+    """Write the site of all papers, comparisons and runs; return its first page. It opens from disk.
+
+    Args:
+        out: Folder of the site.
+        store: Where one's own runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+        console: Where a bar shows the progress, if it takes longer than two seconds; None shows none.
 
     Raises:
         ValueError: ``out`` is a file.
     """
-    from espalier.tables.report import write_report  # noqa: PLC0415  draws with matplotlib
+    from espalier.site.pages import write_report  # noqa: PLC0415  an extra
 
     if Path(out).is_file():
         raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
-    own = own_records(store)
+    place = store or Store()
+    own = own_records(place)
+    measurements = [one for record in own for one in place.measurements(record.name)]
     stale = {record.name for record in own if is_stale(record)}
-    return write_report(published.papers().values(), own, own_measurements(store), Path(out), stale=stale)
+    with late_bar(console, "pages") as told:
+        return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=stale, told=told)
 
 
 def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:

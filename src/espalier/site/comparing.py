@@ -8,7 +8,7 @@ from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, texts
 from espalier.tables.comparison import Cell
-from espalier.tables.export import mean_text
+from espalier.tables.figures import mean_text
 from espalier.tables.ranking import contestant, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 

@@ -9,7 +9,8 @@ from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
-from espalier.tables.export import mean_text, not_comparable, published_text
+from espalier.tables.export import not_comparable
+from espalier.tables.figures import mean_text, published_text
 from espalier.tables.layout import Printed, printed
 from espalier.tables.published import Paper
 from espalier.tables.schema import SCALES, UNKNOWN, Column, Table
