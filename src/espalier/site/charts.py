@@ -1,7 +1,7 @@
-"""Charts of the site, as SVG that needs no script: points are links that the keyboard reaches, colours are those of the page's style sheet.
+"""Charts of the site, as SVG that needs no script: points are links that the keyboard reaches, colours are the style sheet's.
 
-No chart tells things apart by colour alone: points have shapes and curves have dashes beside colours that stay apart for colour-blind readers
-(after Okabe and Ito, 2008).
+No chart tells things apart by colour alone: points have shapes and curves have dashes beside colours that stay apart for colour-blind
+readers (after Okabe and Ito, 2008).
 """
 
 import itertools
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from espalier.site.axes import Axis, fitted, short_number
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44  # around the axes
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 10, 44  # around the axes
 NAME_ROOM = 130  # right of the points, for their names
 LINE_HEIGHT = 13  # between two names
 MAX_NAME = 24  # characters of a name in a chart
@@ -77,7 +77,8 @@ class Series:
         """Return its sign in the legend."""
         line = f'<path class="line" stroke-dasharray="{_dashes(self.look)}" d="M0 7h26"/>' if self.joined or self.curve else ""
         mark = "" if self.curve else f'<path class="mark" transform="translate(13 7)" d="{_shape(self.look)}"/>'
-        return Markup(f'<svg class="swatch {_colour(self.look)}" viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">{line}{mark}</svg>')  # noqa: S704
+        size = 'viewBox="0 0 26 14" width="26" height="14" aria-hidden="true"'
+        return Markup(f'<svg class="swatch {_colour(self.look)}" {size}>{line}{mark}</svg>')  # noqa: S704
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _mark(point: Point, across: Axis, up: Axis, look: int) -> str:
     mark = f'<path class="hit" d="{SHAPES[1]}" transform="scale(2.5)"/><path class="mark" d="{_shape(look)}"/>'
     link = f' href="{escape(point.href)}"' if point.href else ' tabindex="0" role="img"'
     tag = "a" if point.href else "g"
-    return f'<{tag} class="point {_colour(look)}" {place}{link} aria-label="{escape(point.text)}"><title>{escape(point.text)}</title>{mark}</{tag}>'
+    text = escape(point.text)
+    return f'<{tag} class="point {_colour(look)}" {place}{link} aria-label="{text}"><title>{text}</title>{mark}</{tag}>'
 
 
 def _bars(point: Point, across: Axis, up: Axis, look: int) -> str:

@@ -1,14 +1,13 @@
 """The page of a comparison: accuracy against what it costs, the front that no row beats, ranks, and each row's runs and commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from espalier.site.charts import Chart, Point, Series, scatter
 from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
-from espalier.site.paper import rerun, texts
+from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
-from espalier.tables.figures import mean_text
 from espalier.tables.ranking import contestant, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
@@ -30,6 +29,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     accuracy = next((name for name, column in table.columns.items() if column.kind == "accuracy" and column.computed is None), None)
     charts, fronts = _charts(table, scale, by_row, accuracy, ranked_part(cells)) if accuracy is not None else ([], {})
     places = ranks(table, cells)
+    settings = {column: {cell.device for cell in cells if cell.column == column} for column in table.columns}
     commands = _commands(table, scale, evidence)
     rows = [
         {
@@ -37,7 +37,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
             "labels": table.rows[row].labels,
             "rank": places.get(row),
             "fronts": [title for title, on in fronts.items() if row in on],
-            "columns": [[texts(table, cell) for cell in by_row[row][column]] for column in table.columns],
+            "columns": [[_texts(table, cell, settings[column]) for cell in by_row[row][column]] for column in table.columns],
             "href": row_page(table.paper, table.table, row, scale),
             "commands": "\n".join(commands.get(row, [])),
         }
@@ -58,6 +58,12 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
 
 def _told(cell: Cell) -> bool:
     return (cell.ours_mean, cell.shipped_mean) != (None, None)
+
+
+def _texts(table: Table, cell: Cell, settings: Collection[str]) -> dict[str, Any]:
+    """Return what a cell says; its setting only where the column has several, for the notes below the table name the only one."""
+    said = texts(table, cell)
+    return said if len(settings) > 1 else said | {"setting": ""}
 
 
 def _commands(table: Table, scale: str, evidence: Evidence) -> dict[str, list[str]]:
@@ -100,7 +106,7 @@ def _charts(
                 title = f"Accuracy against {TITLES[cost]}"
                 chart, on = _against(table, scale, pairs, part, title=title, setting=setting)
                 charts.append(chart)
-                fronts[f"{TITLES[cost]}, {setting}" if setting else TITLES[cost]] = on
+                fronts[f"{TITLES[cost]} ({setting})" if len(settings) > 1 else TITLES[cost]] = on
     return charts, fronts
 
 
@@ -146,7 +152,7 @@ def _point(table: Table, scale: str, row: str, across: Cell, up: Cell, part: str
     spreads = [cell.ours_std if part == "yours" else cell.shipped_std for cell in (across, up)]
     values = [value_of(cell, part) or 0.0 for cell in (across, up)]
     said = [
-        f"{cell.column} {mean_text(value, std, table.columns[cell.column])} {table.columns[cell.column].unit}".strip()
+        f"{cell.column} {rerun_text(value, std, table.columns[cell.column])} {table.columns[cell.column].unit}".strip()
         for cell, value, std in zip((up, across), reversed(values), reversed(spreads), strict=True)
     ]
     num = len(up.seeds) if part == "yours" else up.shipped_n

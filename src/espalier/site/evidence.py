@@ -11,6 +11,7 @@ from espalier.tables.published import Paper
 from espalier.tables.schema import SCALES, Table
 
 Source = Literal["yours", "shipped"]
+SOURCES: tuple[Source, ...] = ("yours", "shipped")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from espalier.site.evidence import Evidence
+from espalier.site.evidence import SOURCES, Evidence
 from espalier.site.links import paper_page, table_page
 from espalier.tables.catalogue import CataloguedPaper
 from espalier.tables.claims import Word
@@ -23,7 +23,7 @@ def home_rows(pages: Mapping[str, Mapping[str, Any]], planned: Sequence[Catalogu
     """
     rows = [_implemented(page) for page in pages.values()]
     rows += [
-        {"name": one.name, "title": one.title, "venue": one.venue, "year": one.year, "state": STATES[3], "href": "", "scale": "", "tally": {}}
+        one.model_dump(include={"name", "title", "venue", "year"}) | {"state": STATES[3], "href": "", "scale": "", "tally": {}}
         for one in planned
         if one.name not in pages
     ]
@@ -47,17 +47,13 @@ def _implemented(page: Mapping[str, Any]) -> dict[str, Any]:
 
 def comparison_rows(tables: Sequence[Table], evidence: Evidence) -> list[dict[str, Any]]:
     """Return one line a comparison."""
-    return [
-        {
-            "name": table.table,
-            "title": table.title,
-            "href": table_page(table),
-            "scales": evidence.scales(table),
-            "num_rows": len(table.rows),
-            "num_run": len({record.row for scale in evidence.scales(table) for source in ("yours", "shipped") for record in evidence.of(table, source, scale)}),
-        }
-        for table in tables
-    ]
+    rows = []
+    for table in tables:
+        scales = evidence.scales(table)
+        run = {record.row for scale in scales for source in SOURCES for record in evidence.of(table, source, scale)}
+        facts = {"name": table.table, "title": table.title, "href": table_page(table)}
+        rows.append(facts | {"scales": scales, "num_rows": len(table.rows), "num_run": len(run)})
+    return rows
 
 
 def comparisons(papers: Sequence[Paper]) -> list[Table]:

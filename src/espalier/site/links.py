@@ -13,7 +13,7 @@ COMPARISONS = "compare"  # the paper that comparisons belong to, and the folder 
 def slug(name: str) -> str:
     """Return a file name that only this name has: what any file system or address takes is kept, the rest gives way to a digest."""
     plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:80]
-    return plain if plain == name else f"{plain or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]}"
+    return plain if plain and plain == name else f"{plain or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
 
 def paper_page(paper: str) -> str:

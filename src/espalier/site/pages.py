@@ -31,7 +31,7 @@ def write_report(
     *,
     planned: Sequence[CataloguedPaper] = (),
     stale: Collection[str] = (),
-    told: Callable[[str], None] = lambda page: None,
+    told: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the site below ``out`` and return its first page. Pages that an earlier call wrote and this one does not are removed.
 
@@ -55,7 +55,8 @@ def write_report(
         root = "../" * path.count("/")
         write_over(out / path, environment.get_template(template).render(path=path, root=root, **shown))
         written.append(path)
-        told(path)
+        if told is not None:
+            told(path)
     for path in (links.STYLE, links.SCRIPT):
         write_over(out / path, files("espalier.site").joinpath(path).read_text(encoding="utf-8"))
     _remove_others(out, written)
@@ -80,15 +81,11 @@ def _pages(
         yield links.table_page(table), "comparison.html.j2", comparison_context(table, evidence)
     runs = list(evidence.runs())
     yield links.RUNS, "runs.html.j2", {"runs": runs_context(runs)}
-    known = {(paper.name, name) for paper in papers for name in paper.table_names}
-    for (paper, table, row), of in rows_of(runs).items():
-        parent = _parent(paper, table, compared) if (paper, table) in known else links.RUNS
-        yield links.row_page(paper, table, row), "row.html.j2", {**row_context(of), "parent": parent}
-
-
-def _parent(paper: str, table: str, compared: Sequence[Any]) -> str:
-    comparison = next((one for one in compared if (one.paper, one.table) == (paper, table)), None)
-    return links.paper_page(paper) if comparison is None else links.table_page(comparison)
+    parents = {(paper.name, name): links.paper_page(paper.name) for paper in papers for name in paper.table_names}
+    parents |= {(table.paper, table.table): links.table_page(table) for table in compared}
+    for (paper_name, table_name, row), of in rows_of(runs).items():
+        parent = parents.get((paper_name, table_name), links.RUNS)  # runs outlive their tables
+        yield links.row_page(paper_name, table_name, row), "row.html.j2", {**row_context(of), "parent": parent}
 
 
 def _remove_others(out: Path, written: Collection[str]) -> None:

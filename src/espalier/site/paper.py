@@ -23,9 +23,7 @@ LOOKS = {"yours": 0, "shipped": 1, "published": 2}  # colours of the style sheet
 def paper_context(paper: Paper, evidence: Evidence) -> dict[str, Any]:
     """Return what the template of a paper's page shows; comparisons, which have pages of their own, are left out."""
     tables = [table for name in paper.table_names if not (table := paper.table(name)).contestants]
-    entries = [
-        rerun(table, scale, evidence) for table in tables if table.runnable for scale in evidence.scales(table) or [SCALES[0]]
-    ]
+    entries = [rerun(table, scale, evidence) for table in tables if table.runnable for scale in evidence.scales(table) or [SCALES[0]]]
     own = evidence.records("yours", paper.name)
     return {
         "facts": paper.facts,
@@ -93,16 +91,17 @@ def texts(table: Table, cell: Cell) -> dict[str, Any]:
     return {
         "published": "" if cell.published is None else published_text(cell.published),
         "provenance": (cell.provenance or "unknown") if marked else "",
-        "yours": _rerun_text(cell.ours_mean, cell.ours_std, column),
+        "yours": rerun_text(cell.ours_mean, cell.ours_std, column),
         "num_yours": len(cell.seeds),
-        "shipped": _rerun_text(cell.shipped_mean, cell.shipped_std, column),
+        "shipped": rerun_text(cell.shipped_mean, cell.shipped_std, column),
         "num_shipped": cell.shipped_n,
         "setting": cell.device if column.kind == "measured" else "",
         "href": row_page(table.paper, table.table, cell.row, cell.scale),
     }
 
 
-def _rerun_text(mean: float | None, std: float | None, column: Column) -> str:
+def rerun_text(mean: float | None, std: float | None, column: Column) -> str:
+    """Return mean ± standard deviation, without the latter where a count is the same in every seed; empty without a mean."""
     return "" if mean is None else mean_text(mean, std if std or column.kind != "counted" else None, column)
 
 
@@ -118,14 +117,15 @@ def _against_rate(table: Table, scale: str, cells: Sequence[Cell], x: str = "rat
             ("yours", across.ours_mean, up.ours_mean, across.ours_std, up.ours_std),
         ):
             if isinstance(first, int | float) and isinstance(second, int | float):
-                columns = (table.columns[x], table.columns[y])
-                said = [_rerun_text(value, std, column) for value, std, column in zip((first, second), (x_std, y_std), columns, strict=True)]
+                said = (rerun_text(first, x_std, table.columns[x]), rerun_text(second, y_std, table.columns[y]))
                 text = f"{up.row}, {source}: rate {said[0]} x, top-1 {said[1]} %"
                 href = "" if source == "published" else "../" + row_page(table.paper, table.table, up.row, scale)
                 found[source].append(Point(first, second, x_std, y_std, text, href, name=up.row))
     series = [Series(source, LOOKS[source], tuple(points)) for source, points in found.items() if points]
-    labels = {"x_label": "rate: all weights / kept weights", "y_label": "top-1 accuracy (%)"}
-    return [scatter(series, title="Accuracy against rate", of=f"{table.title}, scale {scale}", **labels)] if series else []
+    if not series:
+        return []
+    of, x_label, y_label = f"{table.title}, scale {scale}", "rate: all weights / kept weights", "top-1 accuracy (%)"
+    return [scatter(series, title="Accuracy against rate", of=of, x_label=x_label, y_label=y_label)]
 
 
 def series_charts(table: Table, scale: str, records: Iterable[Record]) -> list[Chart]:

@@ -26,7 +26,10 @@ def rows_of(runs: Iterable[Run]) -> dict[tuple[str, str, str], list[Run]]:
     def key(run: Run) -> tuple[str, str, str]:
         return run.record.paper, run.record.table, run.record.row
 
-    ordered = sorted(runs, key=lambda run: (key(run), -_place(run.record.scale), run.source == "shipped", run.record.seed, run.record.identity))
+    def place(run: Run) -> tuple[int, bool, int, str]:
+        return -_place(run.record.scale), run.source == "shipped", run.record.seed, run.record.identity
+
+    ordered = sorted(runs, key=lambda run: (key(run), place(run)))
     return {name: list(group) for name, group in groupby(ordered, key)}
 
 
@@ -70,6 +73,7 @@ def _scale(scale: str, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _line(run: Run) -> dict[str, Any]:
     record = run.record
+    top1, rate = (record.metrics.get(name) for name in ("top1_pct", "rate"))
     words = (("variant", record.variant), ("stale: code changed since", run.stale), ("from a changed tree", record.dirty))
     return {
         "name": record.name,
@@ -81,8 +85,9 @@ def _line(run: Run) -> dict[str, Any]:
         "changed": " ".join(changed(record)),
         "command": record.command,
         "started": record.started[:16].replace("T", " "),
-        "top1": _figure(record.metrics.get("top1_pct")),
-        "rate": _figure(record.metrics.get("rate")),
+        "said": [f"top-1 {_figure(top1)} %" if top1 is not None else "", f"rate {_figure(rate)} x" if rate is not None else ""],
+        "top1": _figure(top1),
+        "rate": _figure(rate),
     }
 
 

@@ -1,25 +1,18 @@
-"""Charts: accuracy against rate with the paper's points, and records' series. matplotlib draws them as vectors.
+"""The chart of a table for a paper: accuracy against rate with the published points. matplotlib draws it as vectors.
 
-No chart tells things apart by colour alone: sources have marks of their own and points their row's name, curves have dashes beside colours
-that stay apart for colour-blind readers (Okabe and Ito, 2008).
+It tells nothing apart by colour alone: sources have marks of their own and points their row's name.
 """
 
 import csv
-import functools
 import io
-import itertools
-import re
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier.record import Record
 from espalier.tables.comparison import Cell
 from espalier.tables.schema import Table
 
 COLUMN_WIDTH_IN = 3.5
-PAGE_WIDTH_IN = 4.4  # of a chart on the page: at 400 px its text is still 9 px high
 FORMATS = (".pdf", ".svg", ".png", ".csv")
 STYLE: Any = {
     "pdf.fonttype": 42,  # embedded as TrueType, so that text stays text
@@ -34,13 +27,11 @@ STYLE: Any = {
     "axes.edgecolor": "#7a828c",
 }
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#000000", "#cc79a7", "#56b4e9", "#e69f00")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKS = {
     "published": ("o", "none", "#20262d"),
     "shipped": ("s", COLORS[1], COLORS[1]),
     "yours": ("D", COLORS[0], COLORS[0]),
 }
-MAX_CURVES = 8  # a chart; more are told apart by nobody
 MAX_NAME = 26  # characters of a row's name in a chart
 SPACING = 0.062  # of the axes' height, between two names
 NAME_WIDTH = 0.35  # of the rates' range (logarithmic): rows nearer than this share one column of names
@@ -85,56 +76,6 @@ def plot(table: Table, cells: Sequence[Cell], to: Path) -> Path:
     figure = _against_rate(lines)
     figure.savefig(to, metadata={"Date": None} if to.suffix == ".svg" else None, dpi=300, bbox_inches="tight")
     return to
-
-
-def against_rate_svg(table: Table, cells: Sequence[Cell]) -> str:
-    """Return the chart as inline SVG; empty where no row has both figures."""
-    lines = points(table, cells)
-    return _svg(_against_rate(lines, width_in=PAGE_WIDTH_IN)) if lines else ""
-
-
-def series_svgs(records: Iterable[Record], name: str, label: str) -> list[str]:
-    """Return charts of the series ``name`` over the epochs as inline SVG, at most ``MAX_CURVES`` records each, on the same axis.
-
-    A row looks the same in every chart of the same records. Curves break where a step records nothing, the first are drawn widest, so that
-    curves of steps that rows share show below one another, and a training loss has a logarithmic axis.
-    """
-    curves = [(index, record.row, sorted(record.series[name])) for index, record in enumerate(records) if record.series.get(name)]
-    values = [y for _, _, curve in curves for _, y in curve]
-    num_charts = -(-len(curves) // MAX_CURVES)
-    charts = []
-    for part in range(num_charts):
-        shown = curves[part::num_charts]
-        figure, axes = _axes(PAGE_WIDTH_IN, extra_in=0.17 * -(-len(shown) // 2))
-        if name == "train/loss" and min(values) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
-        for order, (index, row, curve) in enumerate(shown):
-            look = {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 2.8 - 0.22 * order}
-            axes.plot(*_broken(curve), marker="." if len(curve) < 30 else None, markersize=3, label=_short(row), **look)
-        axes.plot(
-            [min(x for _, _, curve in curves for x, _ in curve)] * 2, [min(values), max(values)], alpha=0
-        )  # the same axis in all charts
-        axes.set_xlabel("epochs trained, over all steps")
-        axes.set_ylabel(label)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5, handlelength=2.6)
-        charts.append(_svg(figure))
-    return charts
-
-
-def _broken(curve: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Return the curve's x and y with a gap wherever two points lie more than twice as far apart as usual."""
-    steps = [after - before for (before, _), (after, _) in itertools.pairwise(curve)]
-    usual = statistics.median(steps) if steps else 0.0
-    xs, ys = [curve[0][0]], [curve[0][1]]
-    for step, (x, y) in zip(steps, curve[1:], strict=True):
-        if step > 2 * usual:
-            xs.append(x - step / 2)
-            ys.append(float("nan"))
-        xs.append(x)
-        ys.append(y)
-    return xs, ys
 
 
 def _short(row: str) -> str:
@@ -203,12 +144,3 @@ def _axes(width_in: float, extra_in: float = 0.0) -> tuple[Any, Any]:
     mpl.rcParams.update(STYLE)
     figure = Figure(figsize=(width_in, width_in * 0.62 + extra_in), layout="constrained")
     return figure, figure.subplots()
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    rounded = functools.partial(re.sub, r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}")  # a hundredth of a point is enough
-    return re.sub(r"<[^>]+>", lambda tag: rounded(tag[0]), re.sub(r"\n\s*", "\n", text))  # within tags: texts stay as they are

@@ -26,5 +26,10 @@ def dotted(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def changed(record: Record) -> list[str]:
     """Return the overrides in a variant's command: composing its row anew to compare the two would take seconds a run."""
-    words = shlex.split(record.command)[3:] if record.variant else []  # after: espalier run PAPER/TABLE
-    return [word for word in words if word.partition("=")[0] not in ("row", "scale", "seed")]
+    if not record.variant:
+        return []
+    try:
+        words = shlex.split(record.command)
+    except ValueError:  # a quote that nothing closes
+        words = record.command.split()
+    return [word for word in words[3:] if word.partition("=")[0] not in ("row", "scale", "seed")]  # after: espalier run PAPER/TABLE
