@@ -34,7 +34,7 @@ reproduce: env
 report: env
 	$(BIN)/espalier report
 
-# The picture in README: the top of the report. Needs chromium.
+# The picture in README: the top of the report's first page. Needs chromium.
 picture: report
 	mkdir -p docs
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1040,1040 \

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from espalier.code import is_stale
+from espalier.code import code_digest, targets
 from espalier.progress import late_bar
 from espalier.record import Measurement, Record, Store
 from espalier.tables import published
@@ -102,9 +102,18 @@ def claims(paper: str, store: Store | None = None) -> list[Verdict]:
     return judge(published.paper(paper), own, stale=_stale(own, paper))
 
 
-def _stale(own: Iterable[Record], paper: str) -> set[str]:
-    """Return the names of a paper's runs whose code has changed since."""
-    return {record.name for record in own if record.paper == paper and is_stale(record)}
+def _stale(own: Iterable[Record], paper: str | None = None) -> set[str]:
+    """Return the names of the runs (of one paper, or all) whose code has changed since; that of the same parts is read once."""
+    digests: dict[frozenset[str], str] = {}
+    stale = set()
+    for record in own:
+        if paper in (None, record.paper):
+            parts = frozenset(targets(record.config))
+            if parts not in digests:
+                digests[parts] = code_digest(record.config)
+            if record.code_digest != digests[parts]:
+                stale.add(record.name)
+    return stale
 
 
 def highest_scale(name: str, store: Store | None = None) -> str:
@@ -174,18 +183,20 @@ def records(store: Store | None = None) -> pd.DataFrame:
 
 def runs(store: Store | None = None) -> list[RunSummary]:
     """Return all finished runs, ordered by name."""
+    own = own_records(store)
+    stale = _stale(own)
     return [
         RunSummary(
             run=record.name,
             started=record.started,
             duration_s=record.duration_s,
             variant=record.variant,
-            stale=is_stale(record),
+            stale=record.name in stale,
             changed=changed(record),
             top1_pct=record.metrics.get("top1_pct"),
             rate=record.metrics.get("rate"),
         )
-        for record in own_records(store)
+        for record in own
     ]
 
 
@@ -247,9 +258,8 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
     place = store or Store()
     own = own_records(place)
     measurements = [one for record in own for one in place.measurements(record.name)]
-    stale = {record.name for record in own if is_stale(record)}
     with late_bar(console, "pages") as told:
-        return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=stale, told=told)
+        return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=_stale(own), told=told)
 
 
 def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:
