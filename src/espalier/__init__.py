@@ -4,6 +4,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
   ``export``, ``plot``, ``report``, ``fetch``.
+- Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
@@ -15,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from espalier.comparing import compare, compare_words
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.interface import frozen, load, measure, project, prune, save, shrink
@@ -28,6 +30,8 @@ HOMES = {
     "cells": "espalier.inventory",
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
+    "compare": "espalier.comparing",
+    "compare_words": "espalier.comparing",
     "diff": "espalier.inventory",
     "export": "espalier.inventory",
     "fetch": "espalier.data.fetch",
@@ -57,6 +61,8 @@ __all__ = [
     "cells",
     "claims",
     "clean",
+    "compare",
+    "compare_words",
     "diff",
     "export",
     "fetch",

@@ -7,7 +7,7 @@ import typer
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_override, complete_run, complete_table
+from espalier.completion import complete_comparison, complete_override, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
@@ -64,6 +64,10 @@ def run(
         method.rho.start=1e-4,1e-2 -m
 
     \b
+    # two runs at a time, each in a process of its own
+    espalier run progressive-admm/lenet5 seed=0,1,2 jobs=2
+
+    \b
     # also those whose code has changed since
     espalier run progressive-admm/lenet5 rerun=stale
 
@@ -75,6 +79,45 @@ def run(
     with stoppable():
         records = espalier.run_overrides(name, overrides or [], states=states, console=errors)
     answer(records, list, as_json=as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(help="model=, data=, method=, constraint=, rate=, any key=value.", autocompletion=complete_comparison),
+    ],
+    to: Annotated[str | None, typer.Option(help="Print the table as csv, md or latex.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods, constraints and rates on one network and one data set, for the same epochs; the same command again goes on.
+
+    \b
+    # the embedded digits, in seconds
+    espalier compare model=lenet5 data=digits method=admm,mest_em constraint=unstructured rate=4,8
+
+    \b
+    # three seeds on real data, two runs at a time
+    espalier compare model=resnet8_cifar data=cifar10_5k_16 method=admm,magnitude,mest_ems \\
+        constraint=filter,block_punched rate=4,8 scale=desk seed=0,1,2 jobs=2 name=mine
+
+    \b
+    # each contestant with the best of 8 trials by validation; 20 epochs for the dense network and the method each
+    espalier compare model=lenet5 data=digits method=admm,magnitude constraint=filter rate=2 tune=8 epochs=20
+
+    \b
+    # look on
+    espalier table compare/mine
+    espalier plot compare/mine --to mine.pdf
+    """
+    with stoppable():
+        found = espalier.compare_words(words, console=errors)
+    if to is not None and not as_json:
+        typer.echo(espalier.export(found.name, to, scale=found.scale).rstrip())
+    else:
+        answer(found, lambda: printing.standings_grid(found), as_json=as_json)
+    if found.failed:
+        raise ValueError(printing.failures(found.failed))
 
 
 @app.command()

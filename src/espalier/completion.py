@@ -26,7 +26,7 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
 
     key, separator, _ = incomplete.partition("=")
     if not separator:
-        groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "experiment"]
+        groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in ("experiment", "contestant")]
         return [f"{name}=" for name in ["row", "scale", "seed", "rate", "rerun", *groups] if name.startswith(incomplete)]
     if key == "row":
         options = list(table(context.params["name"]).runnable)
@@ -37,3 +37,16 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     else:
         options = [path.stem for path in (config_dir() / key).glob("*.yaml")]
     return [choice for choice in (f"{key}={option}" for option in sorted(options)) if choice.startswith(incomplete)]
+
+
+def complete_comparison(incomplete: str) -> list[str]:
+    """Return the words of a comparison that begin so: its keys, and what ``model=``, ``data=``, ``method=`` and ``constraint=`` offer."""
+    from espalier.composing import config_dir  # noqa: PLC0415
+
+    key, separator, value = incomplete.partition("=")
+    folders = {"model": "model", "data": "data", "method": "contestant", "constraint": "constraint"}
+    if not separator:
+        return [f"{name}=" for name in [*folders, "rate", "seed", "scale", "epochs", "tune", "jobs", "name"] if name.startswith(incomplete)]
+    done, comma, begun = value.rpartition(",")
+    options = [path.stem for path in sorted((config_dir() / folders.get(key, "none")).glob("*.yaml"))]
+    return [f"{key}={done}{comma}{option}" for option in options if option.startswith(begun)]

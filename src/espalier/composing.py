@@ -37,6 +37,21 @@ def published_cells(name: str) -> dict[str, dict[str, float]]:
 
 OmegaConf.register_new_resolver("published", published_cells, replace=True)
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
+OmegaConf.register_new_resolver("total", lambda *parts: sum(map(int, parts)), replace=True)
+
+
+def share_of_kept(share: float, *, _root_: DictConfig) -> float:
+    """Return a share of the weights that the run's rate keeps, as a share of all: ``${kept:0.2}`` in a config is 0.02 at rate 10.
+
+    Raises:
+        ValueError: The run has no rate.
+    """
+    if _root_.rate is None:
+        raise ValueError("a share of the kept weights needs a rate, and this set has none")
+    return float(share) / float(_root_.rate)
+
+
+OmegaConf.register_new_resolver("kept", share_of_kept, replace=True)
 
 
 def config_dir() -> Path:
@@ -58,6 +73,9 @@ def check_scale(scale: str) -> None:
         raise ValueError(f"scale={scale} is not one of {', '.join(SCALES)}; did you mean {near[0]}?")
 
 
+_REGISTERED: dict[str, tuple[Table, str, str | None]] = {}  # table -> what its rows were registered from
+
+
 def register_rows(name: str, scale: str) -> Table:
     """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with their data and model at ``scale``; return the table.
 
@@ -66,6 +84,9 @@ def register_rows(name: str, scale: str) -> Table:
     """
     check_scale(scale)
     published = table(name)
+    standing = (published, scale, own_config_dir())
+    if _REGISTERED.get(published.name) == standing:
+        return published  # parsing some dozen rows takes longer than composing one
     if not published.runnable:
         others = ", ".join(f"{published.paper}/{other}" for other in paper(published.paper).rows)
         raise ValueError(f"{name} is quoted only, no row of it can be run; tables of {published.paper} that can: {others or 'none'}.")
@@ -75,9 +96,10 @@ def register_rows(name: str, scale: str) -> Table:
         defaults += [{"override /data": published.data_of(row, scale)}]
         if (model := published.model_of(row, scale)) is not None:
             defaults += [{"override /model": model}]
-        values |= {"row": row}
+        values |= {"row": row} | ({} if published.experiment is None else {"paper": published.paper, "table": published.table})
         node = {"defaults": [*defaults, "_self_"], **values}
         store.store(group=f"row/{published.paper}/{published.table}", name=row, package="_global_", node=node)
+    _REGISTERED[published.name] = standing
     return published
 
 
@@ -107,7 +129,7 @@ def rewrite(name: str, overrides: Sequence[str]) -> list[str]:
         ValueError: A row does not exist; the message lists the nearest.
     """
     published = table(name)
-    rewritten = [f"+experiment={published.paper}/{published.table}"]
+    rewritten = [f"+experiment={published.experiment or published.name}"]
     for override in overrides:
         key, separator, value = override.partition("=")
         if key == "row" and separator:
@@ -136,13 +158,18 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: An override names a key, a group or an option that does not exist.
     """
+    return composed_words(rewrite(name, overrides), overrides)
+
+
+def composed_words(words: Sequence[str], own_words: Sequence[str]) -> DictConfig:
+    """Return the config of Hydra's words, of which ``own_words`` are those the user gave; raises as ``composed`` does."""
     own = own_config_dir()
     search = [] if own is None else [f"hydra.searchpath=[file://{own}]"]
     with hydra_ready():
         try:
-            return compose("config", overrides=[*rewrite(name, overrides), *search])
+            return compose("config", overrides=[*words, *search])
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_explain(error, overrides)) from error
+            raise ValueError(_explain(error, own_words)) from error
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -167,7 +194,7 @@ def _near_options(overrides: Sequence[str]) -> str:
 def _known_keys(folder: Path) -> set[str]:
     """Return the dotted keys that the configs define."""
     keys: set[str] = set()
-    for path in (path for path in folder.glob("*/**/*.yaml") if "experiment" not in path.parts):
+    for path in (path for path in folder.glob("*/**/*.yaml") if not {"experiment", "contestant"} & {*path.parts}):
         group = ".".join(path.parent.relative_to(folder).parts)  # conf/method/rho/const.yaml gives method.rho.start
         keys |= {f"{group}.{key}" for key in _dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {})}
     keys |= set(_dotted(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))))
@@ -188,6 +215,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(_with_rate(config), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ValueError):  # a resolver's own words
+            raise ValueError(str(error.__cause__)) from error
         raise ValueError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     steps = plain["recipe"]["steps"]

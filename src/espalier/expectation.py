@@ -25,10 +25,10 @@ def _alike(job: Job, record: Record) -> bool:
     return not job.variant or {**record.config, "seed": None} == {**job.identity, "seed": None}
 
 
-def expectation(jobs: Sequence[Job], known: Sequence[Record]) -> str:
-    """Return the time that runs are expected to take, as words."""
+def expectation(jobs: Sequence[Job], known: Sequence[Record], at_once: int = 1) -> str:
+    """Return the time that runs are expected to take, ``at_once`` at a time, as words."""
     times = [expected_s(job, known) for job in jobs]
-    total, unknown = sum(time for time in times if time is not None), times.count(None)
+    total, unknown = sum(time for time in times if time is not None) / at_once, times.count(None)
     if unknown == len(times):
         return "expected time unknown: none of these rows has run on this machine"
     rest = f", and {unknown} run{'s' * (unknown > 1)} of unknown duration" if unknown else ""

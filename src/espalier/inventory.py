@@ -82,10 +82,12 @@ def own_measurements(store: Store | None = None) -> list[Measurement]:
 
 
 def papers(store: Store | None = None) -> list[PaperSummary]:
-    """Return every paper: its tables, the rows that can be rerun, and how many claims hold."""
+    """Return every paper: its tables, the rows that can be rerun, and how many claims hold; comparisons are none."""
     own = own_records(store)
     found = []
     for paper in published.papers().values():
+        if paper.name == published.COMPARISONS:
+            continue
         words: list[str] = [verdict.verdict for verdict in judge(paper, own, stale=_stale(own, paper.name))]
         tally = {word: words.count(word) for word in VERDICTS}
         found.append(PaperSummary(paper.name, paper.table_names, sum(map(len, paper.rows.values())), tally))
@@ -256,6 +258,7 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
     if Path(out).is_file():
         raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
     place = store or Store()
+    published.look_in(place.root)
     own = own_records(place)
     measurements = [one for record in own for one in place.measurements(record.name)]
     with late_bar(console, "pages") as told:

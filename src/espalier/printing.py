@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
+    from espalier.comparing import Comparison
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
@@ -115,6 +116,32 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
     yield grid
     if any(cell.stale for cell in every):
         yield STALE_LEGEND
+
+
+def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
+    """Yield a comparison: one line a row, what holds for all, why some rows are empty, and how to go on."""
+    titles = ("row", "rank", "top-1 %", "n", "loss", "rate", "MAC rate", "bytes", "ms", "epochs")
+    grid = Grid(*titles, title=f"{found.name} at scale={found.scale}")
+    grid.columns[0].no_wrap = True
+    for one in found.standings:
+        figures = (one.loss_pct, one.rate, one.macs_rate, one.stored_bytes, one.latency_ms_p50, one.epochs)
+        rank = "" if one.rank is None else str(one.rank)
+        grid.add_row(
+            one.row, rank, _spread(one.top1_pct, one.top1_std), str(len(one.seeds) or ""), *(_spread(each, None) for each in figures)
+        )
+    yield grid
+    yield escape(f"{found.note} Rank: of the accuracy among rows of the same asked rate.")
+    if devices := dict.fromkeys(one.device for one in found.standings if one.device):
+        yield escape(f"Timed on {'; '.join(devices)}.")
+    yield from (escape(f"{one.row}: {one.note}") for one in found.standings if one.note)
+    yield from (f"[red]{escape(remark)}[/]" for remark in found.remarks)
+    yield escape(f"Go on: espalier table {found.name} | espalier plot {found.name} --to figure.pdf | espalier report")
+
+
+def failures(failed: Mapping[str, str]) -> str:
+    """Return which runs failed and why, as one text."""
+    causes = "; ".join(f"{run}: {why}" for run, why in failed.items())
+    return f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the others are kept: {causes}"
 
 
 def layout_grid(name: str, form: "PrintedGrid") -> Grid:

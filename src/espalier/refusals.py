@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from espalier.composing import resolved
-from espalier.stepping import assigner, model_of
+from espalier.methods.groups import check_grouped
+from espalier.stepping import assigner, built, model_of
+from espalier.steps import decide
 
 RATE_KEYS = ("rate", "sparsity", "constraint.rate", "constraint.rates", "constraint.kept")
 REWRITERS = ("espalier.steps.rewrite", "espalier.steps.shrink")
@@ -70,5 +74,35 @@ def refuse_constraints(config: Mapping[str, Any], input_shape: Sequence[int]) ->
     for name, constraint in constrained:
         try:
             assigner(constraint, input_shape)(model)
+        except ValueError as error:
+            raise ValueError(f"step '{name}': {error}") from error
+
+
+def refuse_methods(config: Mapping[str, Any], model: nn.Module, input_shape: Sequence[int]) -> None:
+    """Check that each step's method takes its sets and starts on the network; generators and network are left as they were.
+
+    Looks as far as ``refuse_constraints`` does.
+
+    Args:
+        config: The resolved config.
+        model: The untrained network.
+        input_shape: Of one sample.
+
+    Raises:
+        ValueError: A layer does not fit its set, or a method or step refuses the set; the message says why.
+    """
+    for name, step in config["recipe"]["steps"].items():
+        if step["_target_"] in REWRITERS or not step["_target_"].startswith("espalier.steps."):
+            break
+        if not isinstance(step.get("constraint"), dict):
+            continue
+        try:
+            assignment = assigner(step["constraint"], input_shape)(model)
+            if isinstance(step.get("method"), dict):
+                method = built(step["method"])(assignment, epochs=step["epochs"], frozen=None)
+                with torch.random.fork_rng():
+                    method.start(copy.deepcopy(model))
+            if get_object(step["_target_"]) is decide:
+                check_grouped(assignment, f"step '{name}'")
         except ValueError as error:
             raise ValueError(f"step '{name}': {error}") from error

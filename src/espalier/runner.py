@@ -27,6 +27,7 @@ from espalier.devices import cpu
 from espalier.figures import final_figures
 from espalier.files import WAY_OUT, make_folder
 from espalier.frames.cpu import Cpu
+from espalier.frames.machine import SHARE
 from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
 from espalier.refusals import refuse_constraints, refuse_idle_rates
@@ -34,6 +35,7 @@ from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.steps.measuring import is_measuring
 from espalier.tracking import WandbRun
+from espalier.turns import Turns
 
 Rerun = Literal["stale"] | None  # which finished runs are done anew
 
@@ -85,20 +87,22 @@ def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str]
         raise ValueError(f"{again[0]} would file the run where its data were not chosen for; give row, scale and seed by themselves.")
     register_rows(name, scale)
     config = composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])
-    job = job_of(resolved(config))
+    job = job_of(resolved(config), plain=not overrides)
     refuse_idle_rates(config, overrides)
     return job
 
 
-def job_of(config: dict[str, Any]) -> Job:
-    """Return the job that a resolved config describes."""
+def job_of(config: dict[str, Any], *, plain: bool = False) -> Job:
+    """Return the job that a resolved config describes; ``plain`` says that it is what its row composes to."""
     data = _data(digest(config["data"]), config["data"])
     identity = identity_of(config, data.fingerprint)
+    if plain:
+        return Job(config, identity, False, data)
     register_rows(f"{config['paper']}/{config['table']}", config["scale"])
-    plain = resolved(
+    unchanged = resolved(
         composed(f"{config['paper']}/{config['table']}", [f"row={config['row']}", f"scale={config['scale']}", f"seed={config['seed']}"])
     )
-    return Job(config, identity, identity_of(plain, data.fingerprint) != identity, data)
+    return Job(config, identity, identity_of(unchanged, data.fingerprint) != identity, data)
 
 
 _DATA: dict[str, ImageData] = {}
@@ -168,13 +172,18 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
     """Run the steps, take the figures, time the network, file the record last; return it with the bytes of its checkpoint."""
     started, clock = datetime.now(UTC), time.monotonic()
 
+    turns = Turns(job.config)
+
     def tell(progress: int, figures: dict[str, float]) -> None:
-        for listen in listeners:
+        for listen in [*listeners, turns.on_epoch]:
             listen(progress, figures)
 
     keys = step_keys(job.identity)
     folders = {name: store.root / ".steps" / folder for name, folder in step_folders(job.identity).items()}
-    state = run_steps(job.config, keys=keys, folders=folders, data=job.data, on_epoch=tell)
+    try:
+        state = run_steps(job.config, keys=keys, folders=folders, data=turns.watched(job.data), on_epoch=tell)
+    finally:
+        SHARE.give_up()
     model = state.rebuilt(partial(model_of, job.config))
     meta = {"model": job.config["model"], "row": job.name}
     metrics, packed = final_figures(state, model, data=job.data, path=store.folder(job.name) / "model.safetensors", meta=meta)

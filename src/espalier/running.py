@@ -13,22 +13,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
 
-from espalier.code import is_stale
 from espalier.composing import config_dir, own_config_dir, register_rows, resolved, rewrite
-from espalier.expectation import expectation
+from espalier.executing import Ask, carry_out
 from espalier.files import write_over
 from espalier.printing import errors
-from espalier.progress import progress_bar
 from espalier.record import Record, Store
 from espalier.refusals import refuse_idle_rates
-from espalier.runner import Job, Rerun, command_of, execute, job_of, plan
+from espalier.runner import Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
-from espalier.tables.published import paper
 from espalier.tables.schema import SCALES
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
-OWN_WORDS = ("row", "scale", "seed", "rerun", "dry_run")  # what a command names; the other words change the config
+OWN_WORDS = ("row", "scale", "seed", "rerun", "dry_run", "jobs")  # what a command names; the other words change the config
 
 
 def run(
@@ -39,6 +36,7 @@ def run(
     seeds: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
     rerun: Rerun = None,
+    jobs: int = 1,
     store: Store | None = None,
     console: Console | None = None,
 ) -> list[Record]:
@@ -51,6 +49,7 @@ def run(
         seeds: Seeds; None takes those the table asks for at that scale.
         overrides: Further Hydra overrides; runs that differ from their row are filed as variants.
         rerun: ``stale`` also does those finished runs anew whose code has changed since; what they left moves to ``.stale`` in the store.
+        jobs: Runs at a time, each in a process of its own; one runs in this process. See ``espalier.executing.carry_out``.
         store: Where runs live; None takes ``ESPALIER_STORE``, else ``runs``.
         console: Where progress is shown; None shows none.
 
@@ -65,20 +64,10 @@ def run(
             raise ValueError(f"{what}=[] names nothing to run of {name}; leave it out for all, or name some.")
     chosen = published.runnable if rows is None else rows
     wanted = [(row, seed) for row in chosen for seed in (published.seeds_of(row, scale) if seeds is None else seeds)]
-    jobs = [plan(name, row=row, scale=scale, seed=seed, overrides=overrides) for row, seed in wanted]
-    found = [place.find(job.name) for job in jobs]
-    stale = [record is not None and is_stale(record) for record in found]
-    left = [job for job, record, old in zip(jobs, found, stale, strict=True) if record is None or (old and rerun == "stale")]
-    if console is not None:
-        console.print(_announcement(f"{name} at scale={scale}", jobs, left, sum(stale), rerun, place), soft_wrap=True)
-    records = []
-    with progress_bar(console, "epochs") as progress:
-        bar = progress.add_task("", total=sum(_epochs(job) for job in left))
-        for (row, seed), job in zip(wanted, jobs, strict=True):
-            progress.update(bar, description=f"{row} seed {seed}")
-            command = command_of(name, row, scale, seed, overrides)
-            records.append(execute(job, store=place, command=command, on_epoch=lambda *_: progress.advance(bar), rerun=rerun))
-    return records
+    asks = [Ask(name, row, scale, seed, tuple(overrides)) for row, seed in wanted]
+    outcome = carry_out(asks, title=f"{name} at scale={scale}", store=place, rerun=rerun, jobs=jobs, console=console)
+    outcome.refuse()
+    return outcome.records
 
 
 def _check_lists(rows: object, seeds: object, overrides: object) -> None:
@@ -109,23 +98,10 @@ def checked_rerun(word: str | None) -> Rerun:
     raise ValueError(f"rerun={word} is not known; {did_you_mean(str(word), ['stale', 'null'])}")
 
 
-def _announcement(title: str, jobs: Sequence[Job], left: Sequence[Job], num_stale: int, rerun: Rerun, store: Store) -> str:
-    stale = "" if not num_stale else f" ({num_stale} stale, {'done anew' if rerun else 'rerun=stale does them anew'})"
-    counts = f"{title}: {len(jobs)} runs, {len(jobs) - len(left)} done{stale}"
-    if not left:
-        return f"{counts}; nothing to run"
-    known = [*store.records(), *paper(left[0].config["paper"]).shipped_records()]
-    return f"{counts}; {expectation(left, known)}"
-
-
-def _epochs(job: Job) -> int:
-    return sum(step.get("epochs", 0) for step in job.config["recipe"]["steps"].values())
-
-
 def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = None, console: Console | None = None) -> list[Record]:
     """Run what the words of a command line name: ``row=a,b``, ``seed=0,1``, ``scale=smoke,desk``, ``rerun=stale``, any Hydra override.
 
-    Scales run one after another. Where a flag of Hydra's is among the words, Hydra takes over, and its launchers run the jobs.
+    ``jobs=2`` runs two at a time. Scales run one after another. Where a flag of Hydra's is among the words, Hydra takes over, and its launchers run the jobs.
 
     Args:
         name: ``PAPER/TABLE``.
@@ -136,22 +112,24 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
     Raises:
         ValueError: As for ``run``.
     """
-    scales = _choices(overrides, "scale", SCALES) or ["smoke"]
+    scales = choices(overrides, "scale", SCALES) or ["smoke"]
     tables = {scale: register_rows(name, scale) for scale in scales}
-    rerun = checked_rerun(_value(overrides, "rerun"))
+    rerun, jobs = checked_rerun(value_of(overrides, "rerun")), whole(overrides, "jobs", 1)
     records: list[Record] = []
     by_hydra = any(word in HYDRA_FLAGS for word in overrides)
     if by_hydra and states is not None:
         raise ValueError("--states lists the runs of this process; Hydra's flags hand them to its launchers. Leave one of both out.")
+    if by_hydra and jobs > 1:
+        raise ValueError(f"jobs={jobs} is of this process; Hydra's launchers have their own number of jobs. Leave one of both out.")
     if by_hydra and _truth(overrides, "dry_run"):
         raise ValueError("dry_run=true shows rows one by one and takes no flag of Hydra's; leave out -m, and give every key one value.")
     for scale, published in tables.items():
         if by_hydra:
             register_rows(name, scale)  # each scale has its own data
-            _hand_over(name, [word for word in overrides if not word.startswith("scale=")] + [f"scale={scale}"])
+            _hand_over(name, [word for word in overrides if not word.startswith(("scale=", "jobs="))] + [f"scale={scale}"])
             continue
         rest = [word for word in overrides if word.partition("=")[0] not in OWN_WORDS]
-        rows, seeds = _choices(overrides, "row", list(published.runnable)), _seeds(overrides)
+        rows, seeds = choices(overrides, "row", list(published.runnable)), seeds_in(overrides)
         for row in rows or []:
             published.row(row)
         if _truth(overrides, "dry_run"):
@@ -159,13 +137,13 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
                 for seed in seeds or [0]:
                     _dry_run(name, row, scale, seed, rest, console or Console())
             continue
-        records += run(name, rows=rows, scale=scale, seeds=seeds, overrides=rest, rerun=rerun, console=console)
+        records += run(name, rows=rows, scale=scale, seeds=seeds, overrides=rest, rerun=rerun, jobs=jobs, console=console)
     if states is not None:
         write_over(states, json.dumps({record.name: "done" for record in records}, indent=1) + "\n")
     return records
 
 
-def _value(overrides: Sequence[str], key: str) -> str | None:
+def value_of(overrides: Sequence[str], key: str) -> str | None:
     """Return what follows ``key=``; None where the key is not given.
 
     Raises:
@@ -177,27 +155,44 @@ def _value(overrides: Sequence[str], key: str) -> str | None:
     return values[0] if values else None
 
 
+def whole(overrides: Sequence[str], key: str, default: int) -> int:
+    """Return the whole number that follows ``key=``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = value_of(overrides, key)
+    if text is not None and not re.fullmatch(r"\d+", text):
+        raise ValueError(f"{key}={text} is no whole number; write {key}={default}, or another from 0 on.")
+    return default if text is None else int(text)
+
+
 def _truth(overrides: Sequence[str], key: str) -> bool:
-    value = (_value(overrides, key) or "false").lower()
+    value = (value_of(overrides, key) or "false").lower()
     if value not in ("true", "false"):
         raise ValueError(f"{key}={value} is neither true nor false.")
     return value == "true"
 
 
-def _seeds(overrides: Sequence[str]) -> list[int] | None:
-    chosen = _choices(overrides, "seed", [])
+def seeds_in(overrides: Sequence[str]) -> list[int] | None:
+    """Return what ``seed=0,1`` names; None where it is not given.
+
+    Raises:
+        ValueError: It is no list of whole numbers.
+    """
+    chosen = choices(overrides, "seed", [])
     if wrong := [seed for seed in chosen or [] if not re.fullmatch(r"\d+", seed)]:
         raise ValueError(f"seed={wrong[0]} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
     return None if chosen is None else list(map(int, chosen))
 
 
-def _choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:
+def choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:
     """Return what ``key=a,b`` or ``key=glob(*)`` names; None where the key is not given.
 
     Raises:
         ValueError: It is given twice, or a glob matches none of the options; the message lists them.
     """
-    if (text := _value(overrides, key)) is None:
+    if (text := value_of(overrides, key)) is None:
         return None
     parsed = OverridesParser.create().parse_override(f"{key}={text}")
     if not parsed.is_sweep_override():

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from espalier.frames import cpu
-from espalier.frames.cpu import interleaved, machine_lock
+from espalier.frames import machine
+from espalier.frames.cpu import interleaved
+from espalier.frames.machine import machine_lock
 
 
 def test_a_measurement_waits_for_another_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(cpu, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(machine, "PATIENCE_S", 0.05)
     done: list[str] = []
 
     def second() -> None:
@@ -28,7 +29,7 @@ def test_a_measurement_waits_for_another_and_says_so(monkeypatch: pytest.MonkeyP
         done.append("first")
     other.join(5)
     assert done == ["first", "second"]
-    assert [record.message for record in caplog.records if "espalier-measure.lock" in record.message]
+    assert [record.message for record in caplog.records if "espalier-measure" in record.message]
 
 
 class Waiting(nn.Module):

@@ -1,25 +1,20 @@
 """Measured on this machine's CPU: the eager forward pass."""
 
-import logging
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from espalier.devices import cpu
+from espalier.frames.machine import machine_lock
 from espalier.record import Measurement
-
-PATIENCE_S = 5.0  # before it is said what a measurement waits for
 
 
 @dataclass(frozen=True)
@@ -100,21 +95,6 @@ def interleaved(models: Sequence[nn.Module], batch: Tensor, *, num_warmup: int, 
                 if number >= num_warmup:
                     taken.append((time.perf_counter_ns() - start) / 1e6)
     return [statistics.median(taken) for taken in times_ms]
-
-
-@contextmanager
-def machine_lock() -> Iterator[None]:
-    """Hold the lock that keeps two measurements on one machine apart; say so where another process holds it for long."""
-    lock = FileLock(Path(tempfile.gettempdir()) / "espalier-measure.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=PATIENCE_S)
-    except Timeout:
-        logging.getLogger(__name__).warning("waiting for another measurement on this machine to end; it holds %s", lock.lock_file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from espalier.frames.cpu import machine_lock, threads
+from espalier.frames.cpu import threads
+from espalier.frames.machine import machine_lock
 
 BETA = "Sparse CSR tensor support is in beta state"
 

@@ -11,8 +11,13 @@ from espalier.tables.comparison import Cell
 from espalier.tables.ranking import contestant, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
-COSTS = ("rate", "macs_effective", "macs", "stored_bytes", "latency_ms_p50")  # what accuracy is set against, where the table has it
-TITLES = {"rate": "rate", "macs_effective": "multiply-adds", "macs": "multiply-adds", "stored_bytes": "bytes", "latency_ms_p50": "latency"}
+COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
+    "rate": "rate",
+    "macs_rate": "rate of multiply-adds",
+    "macs_effective": "multiply-adds",
+    "stored_bytes": "bytes",
+    "latency_ms_p50": "latency",
+}
 
 
 def comparison_context(table: Table, evidence: Evidence) -> dict[str, Any]:
@@ -34,7 +39,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     rows = [
         {
             "name": row,
-            "labels": table.rows[row].labels,
+            "note": table.rows[row].note,
             "rank": places.get(row),
             "fronts": [title for title, on in fronts.items() if row in on],
             "columns": [[_texts(table, cell, settings[column]) for cell in by_row[row][column]] for column in table.columns],
@@ -51,7 +56,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
         "ranks": _mean_ranks(table, places),
         "charts": charts,
         "curves": [chart for chart in told["charts"] if chart.title != "Accuracy against rate"],
-        "notes": told["notes"],
+        "notes": [*told["notes"], *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None)],
         "cell_notes": told["cell_notes"],
     }
 
@@ -103,10 +108,10 @@ def _charts(
                 and value_of(up, part) is not None
             }
             if pairs:
-                title = f"Accuracy against {TITLES[cost]}"
+                title = f"Accuracy against {COSTS[cost]}"
                 chart, on = _against(table, scale, pairs, part, title=title, setting=setting)
                 charts.append(chart)
-                fronts[f"{TITLES[cost]} ({setting})" if len(settings) > 1 else TITLES[cost]] = on
+                fronts[f"{COSTS[cost]} ({setting})" if len(settings) > 1 else COSTS[cost]] = on
     return charts, fronts
 
 

@@ -4,10 +4,10 @@ import hashlib
 import re
 
 from espalier.record import DIGEST_LENGTH, Record
+from espalier.tables.published import COMPARISONS
 from espalier.tables.schema import Table
 
 HOME, RUNS, STYLE, SCRIPT = "index.html", "runs.html", "assets/site.css", "assets/site.js"
-COMPARISONS = "compare"  # the paper that comparisons belong to, and the folder of their pages
 
 
 def slug(name: str) -> str:

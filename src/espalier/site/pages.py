@@ -15,7 +15,7 @@ from espalier.site.home import STATES, VERDICTS, comparison_rows, comparisons, h
 from espalier.site.paper import paper_context
 from espalier.site.runs import row_context, rows_of, runs_context
 from espalier.tables.catalogue import CataloguedPaper
-from espalier.tables.published import Paper
+from espalier.tables.published import COMPARISONS, Paper
 
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "≈", "not run": "○"}
 WRITTEN = ".pages"  # the file that names what was written, so that pages of what is gone can be removed
@@ -72,7 +72,7 @@ def _pages(
 ) -> Iterator[Page]:
     evidence = Evidence(papers, own, measurements, stale)
     compared = comparisons(papers)
-    shown = {paper.name: paper_context(paper, evidence) for paper in papers if paper.name != links.COMPARISONS}
+    shown = {paper.name: paper_context(paper, evidence) for paper in papers if paper.name != COMPARISONS}
     home = {"rows": home_rows(shown, planned), "comparisons": comparison_rows(compared, evidence)}
     yield links.HOME, "home.html.j2", home
     for name, context in shown.items():

@@ -1,6 +1,7 @@
 """The papers at hand: ``experiments/<paper>/{paper.yaml, tables/*.yaml, claims.yaml, rates/*.yaml, results/}``.
 
-Tables are read when first asked for, so that naming the papers costs milliseconds.
+Tables are read when first asked for, so that naming the papers costs milliseconds. The folder ``compare`` is no paper: its tables are
+comparisons, those that ship and those that ``espalier compare`` writes to the store, ``<store>/compare/NAME/table.yaml``.
 """
 
 import os
@@ -9,11 +10,24 @@ from functools import lru_cache
 from pathlib import Path
 
 from espalier import metrics
-from espalier.record import Measurement, Record, read_measurement, read_record
+from espalier.record import Measurement, Record, read_measurement, read_record, store_root
 from espalier.tables import expressions, layout
 from espalier.tables.names import did_you_mean
 from espalier.tables.reading import read_yaml
 from espalier.tables.schema import Claims, PaperFacts, Problem, Table
+
+COMPARISONS = "compare"  # the folder of comparisons, which counts among no papers
+_STORES: dict[Path, None] = {}  # stores that this process was told of, beside ESPALIER_STORE
+
+
+def look_in(store: Path) -> None:
+    """Find the comparisons of a store that ``ESPALIER_STORE`` does not name, too."""
+    _STORES[store.resolve()] = None
+
+
+def comparison_file(store: Path, name: str) -> Path:
+    """Return where a store keeps the table of the comparison ``name``."""
+    return store / COMPARISONS / name / "table.yaml"
 
 
 def experiment_roots() -> list[Path]:
@@ -47,8 +61,16 @@ class Paper:
     @property
     def table_names(self) -> list[str]:
         """Return the names of its tables, the main one first."""
-        found = sorted(path.stem for path in (self.folder / "tables").glob("*.yaml"))
-        return sorted(found, key=lambda name: name != self.facts.main_table)
+        return sorted(sorted(self._files), key=lambda name: name != self.facts.main_table)
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        """Return table -> file; a comparison that ships comes before one of a store."""
+        shipped = {path.stem: path for path in sorted((self.folder / "tables").glob("*.yaml"))}
+        if self.name != COMPARISONS:
+            return shipped
+        roots = dict.fromkeys([store_root().resolve(), *_STORES])
+        return {path.parent.name: path for root in roots for path in root.glob(f"{COMPARISONS}/*/table.yaml")} | shipped
 
     def table(self, name: str) -> Table:
         """Return one table.
@@ -56,9 +78,9 @@ class Paper:
         Raises:
             ValueError: There is no such table (the message lists close names), or its file is malformed.
         """
-        if name not in self.table_names:
-            raise ValueError(f"paper {self.name} has no table '{name}'; {did_you_mean(name, self.table_names)}.")
-        path = self.folder / "tables" / f"{name}.yaml"
+        if name not in (files := self._files):
+            raise ValueError(f"paper {self.name} has no table '{name}'; {did_you_mean(name, files)}.")
+        path = files[name]
         table = _read_table(path, _stamp(path))
         if (dense := table.dense_row) is not None:
             table._dense_cells = (table if dense[0] == name else self.table(dense[0])).row(dense[1]).cells
@@ -135,7 +157,7 @@ def _read_facts(path: Path, stamp: int) -> PaperFacts:  # noqa: ARG001 (a change
         if read.name != path.parent.name:
             yield ("name",), f"'{read.name}' lies in folder '{path.parent.name}'; the two must agree"
         tables = sorted(table.stem for table in (path.parent / "tables").glob("*.yaml"))
-        if read.main_table not in tables:
+        if read.main_table not in tables and (tables or read.main_table):
             yield ("main_table",), f"no table '{read.main_table}'; {did_you_mean(read.main_table, tables)}"
 
     return read_yaml(path, PaperFacts, problems)
@@ -144,8 +166,12 @@ def _read_facts(path: Path, stamp: int) -> PaperFacts:  # noqa: ARG001 (a change
 @lru_cache(maxsize=1024)
 def _read_table(path: Path, stamp: int) -> Table:  # noqa: ARG001 (a changed file has another stamp)
     def problems(read: Table) -> Iterator[Problem]:
-        if read.table != path.stem:
-            yield ("table",), f"'{read.table}' lies in file '{path.name}'; the two must agree"
+        in_store = (path.name, path.parents[1].name) == ("table.yaml", COMPARISONS)
+        if read.table != (path.parent.name if in_store else path.stem):
+            yield (
+                ("table",),
+                f"'{read.table}' lies in {f'folder {path.parent.name!r}' if in_store else f'file {path.name!r}'}; the two must agree",
+            )
         if read.paper != path.parents[1].name:
             yield ("paper",), f"'{read.paper}' lies in the folder of '{path.parents[1].name}'; the two must agree"
         yield from read.problems()

@@ -147,7 +147,8 @@ class Table(Strict):
     ``data`` and ``model`` name a config of their group for each scale; a scale without a model takes the experiment's.
 
     Args:
-        contestants: Label keys by which rows are grouped into curves; empty for a paper's table.
+        experiment: The file of ``conf/experiment`` that its rows start from; None takes ``PAPER/TABLE``.
+        contestants: Labels that tell apart what is compared: rows that agree in them lie on one curve. Empty for a paper's table.
     """
 
     paper: str
@@ -155,6 +156,8 @@ class Table(Strict):
     title: str
     source: Source
     note: str = ""
+    experiment: str | None = None
+    contestants: list[str] = Field(default_factory=list)
     data: dict[Scale, str] = Field(default_factory=dict)
     model: dict[Scale, str] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
@@ -162,7 +165,6 @@ class Table(Strict):
     columns: dict[str, Column]
     rows: dict[str, Row]
     layout: Layout | None = None
-    contestants: list[str] = Field(default_factory=list)
     _dense_cells: dict[str, PublishedCell] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
@@ -363,7 +365,7 @@ class PaperFacts(Strict):
     Args:
         name: Name of the folder, and of the paper in every command.
         sources: Tag used in notes of cells -> the text it stands for.
-        main_table: Table that ``make reproduce`` reruns.
+        main_table: Table that ``make reproduce`` reruns; empty only where the folder holds no table yet.
     """
 
     name: str

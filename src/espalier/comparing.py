@@ -1,0 +1,316 @@
+"""``espalier compare``: methods, constraints and rates on one network and one data set, as a table like any other."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from espalier.contest import EXPERIMENT, Contest, Entry, Grid, planned, tuned
+from espalier.executing import Ask, Outcome, carry_out
+from espalier.files import write_over
+from espalier.record import Record, Store, digest
+from espalier.running import seeds_in, value_of, whole
+from espalier.standing import Standing, standings
+from espalier.tables.published import COMPARISONS, comparison_file, look_in, paper
+from espalier.tables.schema import SCALES, Table
+
+SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
+CHOSEN_BY = "val/top1_pct"
+AXES = ("model", "data", "method", "constraint", "rate")
+WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name")  # what a command names; the other words change the config
+COLUMNS: dict[str, dict[str, str]] = {
+    "top1_pct": {},
+    "loss_pct": {
+        "unit": "points",
+        "better": "lower",
+        "kind": "accuracy",
+        "computed": "dense.top1_pct - top1_pct",
+        "meaning": "accuracy lost against the row's own dense baseline",
+    },
+    "rate": {},
+    "macs_rate": {
+        "unit": "x",
+        "better": "higher",
+        "kind": "counted",
+        "computed": "dense.macs / macs_effective",
+        "meaning": "multiply-adds of the dense network over those left",
+    },
+    "stored_bytes": {},
+    "latency_ms_p50": {},
+    "train/epochs": {},
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison gave.
+
+    Args:
+        name: Its table, ``compare/NAME``.
+        scale: Scale of the runs.
+        note: What makes it fair, in words.
+        standings: One line a row.
+        failed: Run -> why it has no record.
+        remarks: What is wrong with it.
+        records: Those of the asked seeds.
+    """
+
+    name: str
+    scale: str
+    note: str
+    standings: list[Standing]
+    failed: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values; of records their names."""
+        lines = [one.as_json() for one in self.standings]
+        facts = {"name": self.name, "scale": self.scale, "note": self.note, "failed": self.failed, "remarks": self.remarks}
+        return {**facts, "rows": lines, "runs": [record.name for record in self.records]}
+
+
+def compare(
+    *,
+    model: str,
+    data: str,
+    methods: Sequence[str],
+    constraints: Sequence[str],
+    rates: Sequence[float] = (),
+    scale: str = "smoke",
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    tune: int = 0,
+    jobs: int = 1,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    store: Store | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Compare methods, constraints and rates; the same call again adds what is missing.
+
+    Every contestant trains for the same number of epochs, leaves the same layers dense, and starts from the same dense network of its seed.
+    The table is ``compare/NAME``: ``table``, ``plot``, ``report`` and ``run`` take it as any other.
+
+    Args:
+        model: A file of ``conf/model``.
+        data: A file of ``conf/data``.
+        methods: Files of ``conf/contestant``, or of ``conf/method``, which then go with the recipe ``one_shot``.
+        constraints: Files of ``conf/constraint``.
+        rates: All / kept; a set without a rate takes part once.
+        scale: smoke, desk or paper: how long everything trains.
+        seeds: None takes 0 at smoke, else 0, 1 and 2.
+        epochs: Of the dense network and of the method each, half of it (at least 1) for the retraining; None takes the scale's.
+        tune: Trials of each contestant, chosen among by validation accuracy at the first seed; 0 and 1 take the settings as they are.
+        jobs: Runs at a time, each in a process of its own.
+        name: Of the table; None makes one of model, data and six digits of what is compared.
+        overrides: Further Hydra overrides; each goes to the rows that know its key.
+        store: Where runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+        console: Where progress is shown; None shows none.
+
+    Raises:
+        ValueError: A name or key does not exist, data is missing, a single contestant is asked for, contestants would train for different
+            epochs, or the name belongs to another comparison. A run that fails is no error: see ``Comparison.failed``.
+    """
+    place = store or Store()
+    look_in(place.root)
+    if seeds is not None and not seeds:
+        raise ValueError("seeds=[] names nothing to run; leave it out, or name some.")
+    if tune < 0:
+        raise ValueError(f"tune={tune}: the number of trials for each contestant; 0 takes the settings as they are.")
+    grid = Grid(model, data, tuple(methods), tuple(constraints), tuple(rates), epochs, tuple(overrides))
+    contest = planned(grid, scale=scale)
+    chosen_seeds = list(seeds or SEEDS[scale])
+    title = _checked_name(name or _own_name(contest, tune))
+    fails: dict[str, str] = {}
+    if tune > 1:
+        contest, fails = _tuned(contest, tune, f"{title}-trials", place, scale=scale, seed=chosen_seeds[0], jobs=jobs, console=console)
+    table = _filed(contest, title, place, scale=scale, seeds=chosen_seeds, tune=tune)
+    outcome = _run(table, place, scale=scale, seeds=chosen_seeds, jobs=jobs, console=console)
+    lines = standings(table, scale=scale, store=place)
+    return Comparison(table.name, scale, table.note, lines, fails | outcome.failed, _remarks(table, outcome.records), outcome.records)
+
+
+def compare_words(words: Sequence[str], *, console: Console | None = None) -> Comparison:
+    """Compare what the words of a command line name: ``model=``, ``data=``, ``method=a,b``, ``rate=4,8``, any ``key=value``.
+
+    Raises:
+        ValueError: As for ``compare``, or a word that is needed is missing.
+    """
+    given = {key: value_of(words, key) for key in WORDS}
+    for key, example in (("model", "resnet8_cifar"), ("data", "digits_rgb"), ("method", "admm,mest_em"), ("constraint", "filter")):
+        if not given[key]:
+            raise ValueError(f"a comparison needs {key}=, such as {key}={example}; `espalier compare --help` has more.")
+    return compare(
+        model=str(given["model"]),
+        data=str(given["data"]),
+        methods=_listed(given["method"]),
+        constraints=_listed(given["constraint"]),
+        rates=[_rate(text) for text in _listed(given["rate"])],
+        scale=given["scale"] or "smoke",
+        seeds=seeds_in(words),
+        epochs=None if given["epochs"] is None else whole(words, "epochs", 1),
+        tune=whole(words, "tune", 0),
+        jobs=whole(words, "jobs", 1),
+        name=given["name"],
+        overrides=[word for word in words if word.partition("=")[0] not in WORDS],
+        console=console,
+    )
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"rate={text} is no number; a rate is all / kept, such as rate=4,8.") from error
+
+
+def _own_name(contest: Contest, tune: int) -> str:
+    grid = contest.grid
+    called = next((word.partition("=")[2] for word in grid.overrides if word.startswith("model.name=")), grid.model)
+    content = [contest.dense, [[entry.row, entry.overrides, bool(entry.reason)] for entry in contest.entries], grid.model, grid.data, tune]
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", f"{called}").strip("_") or "model"
+    return f"{plain if plain[0].isalpha() else f'm{plain}'}-{grid.data}-{digest(content)[:6]}"
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ValueError(f"name={name}: a name starts with a letter and holds letters, digits, - and _, such as name=mine.")
+    return name
+
+
+def _tuned(
+    contest: Contest, tune: int, name: str, store: Store, *, scale: str, seed: int, jobs: int, console: Console | None
+) -> tuple[Contest, dict[str, str]]:
+    """Run the trials of every entry at one seed; return the contest with the best of each, and the trials that failed."""
+    trials = {entry.row: [tuned(entry, index) for index in range(1, tune + 1)] for entry in contest.entries if not entry.reason}
+    rows = [replace(one, row=f"{row}-t{index}") for row, several in trials.items() for index, one in enumerate(several, start=1)]
+    table = _filed(replace(contest, entries=rows), name, store, scale=scale, seeds=[seed], tune=tune, trials=True)
+    outcome = _run(table, store, scale=scale, seeds=[seed], jobs=jobs, console=console, dense=False)
+    reached = {record.row: record.metrics[CHOSEN_BY] for record in outcome.records if record.metrics.get(CHOSEN_BY) is not None}
+    entries = []
+    for entry in contest.entries:
+        several = trials.get(entry.row, [])
+        known = [(reached[f"{entry.row}-t{index}"], -index) for index in range(1, tune + 1) if f"{entry.row}-t{index}" in reached]
+        if not several or not known:
+            entries.append(entry if not several else replace(entry, reason=f"none of its {tune} trials has a record"))
+            continue
+        best = several[-max(known)[1] - 1]
+        entries.append(replace(best, row=entry.row))
+    return replace(contest, entries=entries), outcome.failed
+
+
+def _run(
+    table: Table, store: Store, *, scale: str, seeds: Sequence[int], jobs: int, console: Console | None, dense: bool = True
+) -> Outcome:
+    asks = [Ask(table.name, row, scale, seed) for row in table.runnable if dense or row != "dense" for seed in seeds]
+    return carry_out(asks, title=f"{table.name} at scale={scale}", store=store, jobs=jobs, keep_going=True, console=console)
+
+
+def _filed(contest: Contest, name: str, store: Store, *, scale: str, seeds: Sequence[int], tune: int, trials: bool = False) -> Table:
+    """Write the comparison's table, or add seeds to the one that is there; return it.
+
+    Raises:
+        ValueError: Another comparison bears the name; the message says in what they differ.
+    """
+    content = _content(contest, name, tune=tune, trials=trials)
+    content["seeds"] = SEEDS | {scale: list(seeds)}
+    if name in (home := paper(COMPARISONS)).table_names:
+        there = home.table(name)
+        if differences := _differences(there, Table.model_validate(content)):
+            raise ValueError(
+                f"name={name} belongs to another comparison: {'; '.join(differences)}. Give another name=; what both have in common is "
+                "trained once."
+            )
+        if not comparison_file(store.root, name).is_file():
+            return there
+        old = {str(key): values for key, values in there.seeds.items()}
+        content["seeds"] = old | {scale: sorted({*old.get(scale, []), *seeds})} if set(seeds) - set(old.get(scale, [])) else old
+        if content["seeds"] == old:
+            return there
+    text = f"# Written by espalier compare. Runs: espalier run {COMPARISONS}/{name} scale={scale}\n"
+    body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
+    write_over(comparison_file(store.root, name), text + body)
+    return paper(COMPARISONS).table(name)
+
+
+def _content(contest: Contest, name: str, *, tune: int, trials: bool) -> dict[str, Any]:
+    grid = contest.grid
+    rows: dict[str, Any] = {"dense": {"overrides": contest.dense, "labels": {"method": "dense"}}}
+    rows |= {entry.row: _row(entry) for entry in contest.entries}
+    what = "trials of " if trials else ""
+    columns = {CHOSEN_BY: {}, **COLUMNS} if trials else COLUMNS
+    return {
+        "paper": COMPARISONS,
+        "table": name,
+        "title": f"{grid.model} on {grid.data}: {what}{', '.join(grid.methods)} with {', '.join(grid.constraints)}",
+        "source": {"where": "no paper: a comparison of one's own", "provenance": "proposal"},
+        "note": _note(contest, tune),
+        "experiment": EXPERIMENT,
+        "contestants": ["method", "constraint"],
+        "data": dict.fromkeys(SCALES, grid.data),
+        "model": dict.fromkeys(SCALES, grid.model),
+        "seeds": {},
+        "columns": {title: dict(column) for title, column in columns.items()},
+        "rows": rows,
+    }
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {} if entry.reason else {"overrides": entry.overrides}
+    notes = [f"Not applicable: {entry.reason}" if entry.reason else "", f"Tuned: {entry.choice}" if entry.choice else ""]
+    note = " ".join(text for text in notes if text)
+    return {**row, "labels": entry.labels, **({"note": note} if note else {})}
+
+
+def _note(contest: Contest, tune: int) -> str:
+    counts = sorted(set(contest.epochs.values()))
+    epochs = (
+        f"{counts[0]} epochs" if len(counts) == 1 else ", ".join(f"{count} epochs at {scale}" for scale, count in contest.epochs.items())
+    )
+    parts = [f"Every contestant trains for {epochs}, those of the dense network it starts from included."]
+    parts.append(
+        f"Each has the best of {tune} trials by {CHOSEN_BY} at one seed; the first is the paper's defaults."
+        if tune > 1
+        else "Settings: paper defaults."
+    )
+    if contest.skipped:
+        parts.append(f"Dense in every row: {', '.join(rule.replace('_', ' ') for rule in contest.skipped)}.")
+    if contest.grid.overrides:
+        parts.append(f"Set for all that know the key: {', '.join(contest.grid.overrides)}.")
+    return " ".join(parts)
+
+
+def _differences(there: Table, here: Table) -> list[str]:
+    """Return in what two comparisons differ, in words."""
+    found = [
+        f"{key} is {getattr(there, key)[SCALES[0]]} there, {getattr(here, key)[SCALES[0]]} here"
+        for key in ("model", "data")
+        if getattr(there, key) != getattr(here, key)
+    ]
+    for names, where in ((there.rows.keys() - here.rows.keys(), "there"), (here.rows.keys() - there.rows.keys(), "here")):
+        if names:
+            found.append(f"only {where}: {', '.join(sorted(names))}")
+    changed = [row for row in there.rows if row in here.rows and there.rows[row].overrides != here.rows[row].overrides]
+    if changed:
+        before, after = (set(table.rows[changed[0]].overrides or []) for table in (there, here))
+        found.append(
+            f"{changed[0]} has {' '.join(sorted(before - after)) or 'nothing'} there, {' '.join(sorted(after - before)) or 'nothing'} here"
+        )
+    return found
+
+
+def _remarks(table: Table, records: Sequence[Record]) -> list[str]:
+    """Return what the records say against the comparison: contestants that trained for different epochs."""
+    epochs: Mapping[str, float | None] = {record.row: record.metrics.get("train/epochs") for record in records if record.row != "dense"}
+    if len(set(epochs.values())) < 2:
+        return []
+    counts = ", ".join(f"{row} {count:g}" if count is not None else f"{row} unknown" for row, count in epochs.items())
+    return [f"{table.name} is not fair: its contestants trained for different epochs ({counts})."]
