@@ -5,7 +5,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
   ``export``, ``plot``, ``report``, ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
-  ``keep``, ``clean``.
+  ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
 Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
@@ -15,12 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from espalier.archiving import pack
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.interface import frozen, load, measure, project, prune, save, shrink
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
+    from espalier.merging import unpack
     from espalier.running import run, run_overrides
 
 HOMES = {
@@ -38,6 +40,7 @@ HOMES = {
     "load": "espalier.interface",
     "measure": "espalier.interface",
     "measure_runs": "espalier.measuring",
+    "pack": "espalier.archiving",
     "papers": "espalier.inventory",
     "plot": "espalier.inventory",
     "project": "espalier.interface",
@@ -50,6 +53,7 @@ HOMES = {
     "save": "espalier.interface",
     "shrink": "espalier.interface",
     "table": "espalier.inventory",
+    "unpack": "espalier.merging",
 }
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "load",
     "measure",
     "measure_runs",
+    "pack",
     "papers",
     "plot",
     "project",
@@ -79,6 +84,7 @@ __all__ = [
     "save",
     "shrink",
     "table",
+    "unpack",
 ]
 
 

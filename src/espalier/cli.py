@@ -7,7 +7,7 @@ import typer
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_override, complete_run, complete_table
+from espalier.completion import complete_override, complete_packable, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
@@ -173,6 +173,41 @@ def keep(run_name: Run, as_json: AsJson = False) -> None:
     """
     folder = espalier.keep(run_name)
     answer({"path": folder}, lambda: [f"kept as {folder}"], as_json=as_json)
+
+
+@app.command()
+def pack(
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|TABLE", help="A run or PAPER/TABLE; a beginning or glob.", autocompletion=complete_packable)
+    ],
+    to: Annotated[Path, typer.Option(help="File to write: .tar.gz.")],
+    scale: Annotated[str | None, typer.Option("--scale", "-s", help="Default: all scales.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one archive of runs: records, checkpoints with model cards, configs, commands, environment.
+
+    \b
+    espalier pack progressive-admm/lenet5 --to lenet5.tar.gz --scale desk
+    espalier pack 'mest/cifar/ems-*/desk' --to ems.tar.gz
+    """
+    found = espalier.pack(name, to, scale=scale)
+    answer(found, lambda: printing.packed_lines(found), as_json=as_json)
+
+
+@app.command()
+def unpack(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What `espalier pack` wrote.")],
+    check: Annotated[bool, typer.Option("--check", help="Only verify every digest; write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge an archive into the store, all of it or nothing, after verifying every digest.
+
+    \b
+    espalier unpack lenet5.tar.gz --check
+    espalier unpack lenet5.tar.gz
+    """
+    found = espalier.unpack(path, check=check)
+    answer(found, lambda: printing.unpacked_lines(found, checked_only=check), as_json=as_json)
 
 
 @app.command()
