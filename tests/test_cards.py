@@ -22,10 +22,25 @@ OWN = {"_target_": "my_data.photographs", "name": "photographs"}
 
 def record(model: dict[str, Any], data: dict[str, Any], **changes: Any) -> Record:
     fields: dict[str, Any] = {
-        **{"paper": "p", "table": "t", "row": "r", "scale": "smoke", "seed": 0, "identity": "abcdef0", "command": "espalier run p/t row=r"},
-        **{"commit": None, "dirty": True, "code_digest": "", "data": DataSource(name="x", fingerprint="y"), "metrics": {"top1_pct": 50.0}},
-        **{"config": {"model": model, "data": data, "steps": []}, "steps": {}, "checkpoint": "z", "versions": {}, "device": "cpu A"},
-        **{"started": "2026-01-01T00:00:00Z", "duration_s": 1.0},
+        "paper": "p",
+        "table": "t",
+        "row": "r",
+        "scale": "smoke",
+        "seed": 0,
+        "identity": "abcdef0",
+        "command": "espalier run p/t row=r",
+        "commit": None,
+        "dirty": True,
+        "code_digest": "",
+        "data": DataSource(name="x", fingerprint="y"),
+        "metrics": {"top1_pct": 50.0},
+        "config": {"model": model, "data": data, "steps": []},
+        "steps": {},
+        "checkpoint": "z",
+        "versions": {},
+        "device": "cpu A",
+        "started": "2026-01-01T00:00:00Z",
+        "duration_s": 1.0,
     }
     return Record.model_validate(fields | changes)
 

@@ -247,14 +247,19 @@ def plot(
     name: TableName,
     to: Annotated[Path, typer.Option(help="File: .pdf, .svg, .png or .csv.")],
     scale: Scale = None,
+    x: Annotated[str, typer.Option(help="Column: rate, macs_rate, stored_bytes, latency_ms_p50, ...")] = "rate",
+    y: Annotated[str, typer.Option(help="Column: top1_pct, loss_pct, ...")] = "top1_pct",
+    width: Annotated[float | None, typer.Option(help="Inches; default: a paper's column, 3.33.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a table's accuracy against rate, with the paper's points.
+    """Draw a table: accuracy against rate, bytes or latency, with spreads and the Pareto front.
 
     \b
     espalier plot progressive-admm/lenet5 --to lenet5.pdf
+    espalier plot mest/cifar --to mest.svg --x stored_bytes --width 7
+    espalier plot progressive-admm/lenet5 --to points.csv
     """
-    path = espalier.plot(name, to, scale=scale)
+    path = espalier.plot(name, to, scale=scale, x=x, y=y, width_in=width)
     answer({"path": path}, lambda: [f"wrote {path}"], as_json=as_json)
 
 

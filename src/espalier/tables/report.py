@@ -14,9 +14,10 @@ from espalier.tables.comparison import Cell, compare
 from espalier.tables.export import not_comparable
 from espalier.tables.figures import mean_text, published_text
 from espalier.tables.layout import Printed, printed
-from espalier.tables.plots import against_rate_svg, series_svgs
+from espalier.tables.plots import against_rate_svg
 from espalier.tables.published import Paper
 from espalier.tables.schema import SCALES, UNKNOWN, Table
+from espalier.tables.series import series_svgs
 
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "≈", "not run": "○"}
 CURVES = (("train/loss", "training loss (nat)"), ("val/top1_pct", "validation top-1 (%)"), ("admm/residual_max", "largest ||W-Z|| / ||W||"))
