@@ -265,15 +265,32 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
         return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=_stale(own), told=told)
 
 
-def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:
-    """Draw a table's accuracy against rate, with the paper's points; return the file.
+def plot(
+    name: str,
+    to: str | Path,
+    *,
+    scale: str | None = None,
+    x: str = "rate",
+    y: str = "top1_pct",
+    width_in: float | None = None,
+    store: Store | None = None,
+) -> Path:
+    """Draw a table: accuracy against rate, bytes or latency, with the spread over seeds and the Pareto front; return the file.
 
     Args:
         name: ``PAPER/TABLE``.
-        to: File to write: .pdf, .svg, .png or .csv.
+        to: File to write: .pdf, .svg, .png, or .csv for the points.
         scale: See ``cells``.
+        x: Column along the horizontal axis, such as ``rate``, ``macs_rate``, ``stored_bytes``, ``latency_ms_p50``.
+        y: Column along the vertical one, such as ``top1_pct``, ``loss_pct``.
+        width_in: Width in inches; None takes a column of a paper, 3.33.
         store: See ``cells``.
-    """
-    from espalier.tables.plots import plot as draw  # noqa: PLC0415  draws with matplotlib
 
-    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to))
+    Raises:
+        ValueError: There is no such table, column, format or width, or no row has both figures.
+    """
+    from espalier.tables.plots import COLUMN_WIDTH_IN  # noqa: PLC0415  draws with matplotlib
+    from espalier.tables.plots import plot as draw  # noqa: PLC0415
+
+    width = COLUMN_WIDTH_IN if width_in is None else width_in
+    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to), x=x, y=y, width_in=width)

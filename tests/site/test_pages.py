@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fabricated import HOSTILE, compared, lenet5_records, made_up, measurement, record, unshipped_paper
 
-from espalier.site.comparing import front
 from espalier.site.links import row_page, slug
 from espalier.site.pages import write_report
 
@@ -187,9 +186,3 @@ def test_file_names_are_plain_and_each_its_own() -> None:
     assert slugs[0] == "a"
     assert len({one.lower() for one in slugs}) == len(names)
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,90}", one) for one in slugs)
-
-
-def test_the_front_holds_what_no_other_beats() -> None:
-    at = {"dense": (100.0, 92.0), "good": (50.0, 91.0), "worse": (60.0, 90.0), "small": (10.0, 80.0), "same": (10.0, 79.0)}
-    assert front(at, lower=True) == ["small", "good", "dense"]
-    assert front({"dense": (1.0, 92.0), "4x": (4.0, 92.5), "8x": (8.0, 90.0)}, lower=False) == ["8x", "4x"]

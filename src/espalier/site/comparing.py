@@ -8,6 +8,7 @@ from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
+from espalier.tables.points import front
 from espalier.tables.ranking import contestant, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
@@ -128,18 +129,21 @@ def _against(
     for row, (across, up) in pairs.items():
         points.setdefault(names[row], []).append(_point(table, scale, row, across, up, part))
     across, up = next(iter(pairs.values()))
-    on = front(
-        {row: (value_of(first, part) or 0.0, value_of(second, part) or 0.0) for row, (first, second) in pairs.items()},
-        lower=table.columns[across.column].better == "lower",
-    )
-    at = {row: (value_of(pairs[row][0], part) or 0.0, value_of(pairs[row][1], part) or 0.0) for row in on}
+    lines = [
+        {"row": row, "source": part, across.column: value_of(one, part), up.column: value_of(two, part)}
+        for row, (one, two) in pairs.items()
+    ]
+    members = front(table, lines, across.column, up.column)
+    if table.columns[across.column].better == "higher":
+        members.reverse()  # the cheapest first, from which the steps rise
+    on = [member["row"] for member in members]
     chart = scatter(
         [Series(name, looks[name], tuple(of), joined=len(of) > 1) for name, of in points.items()],
         title=title,
         of=f"{table.title}, scale {scale}",
         x_label=_named(across.column, table.columns[across.column]),
         y_label=_named(up.column, table.columns[up.column]),
-        front=list(at.values()),
+        front=[(member[across.column], member[up.column]) for member in members],
         note=f"{setting}. {_said(on)}" if setting else _said(on),
     )
     return chart, on
@@ -163,20 +167,3 @@ def _point(table: Table, scale: str, row: str, across: Cell, up: Cell, part: str
     num = len(up.seeds) if part == "yours" else up.shipped_n
     text = f"{row}: {said[0]}, {said[1]}; n = {num}"
     return Point(values[0], values[1], spreads[0], spreads[1], text, "../" + row_page(table.paper, table.table, row, scale))
-
-
-def front(at: Mapping[str, tuple[float, float]], *, lower: bool) -> list[str]:
-    """Return the names that no other beats in one figure without losing in the other, the cheapest first.
-
-    Args:
-        at: Name -> (cost, accuracy).
-        lower: Whether a lower cost is better; of a rate the higher one is.
-    """
-    sign = 1 if lower else -1
-    found: list[str] = []
-    best = float("-inf")
-    for name in sorted(at, key=lambda name: (sign * at[name][0], -at[name][1])):
-        if at[name][1] > best:
-            best = at[name][1]
-            found.append(name)
-    return found
