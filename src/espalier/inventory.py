@@ -252,9 +252,13 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
 
     Raises:
         ValueError: ``out`` is a file.
+        ModuleNotFoundError: jinja2 is not installed; the message says how to install it.
     """
-    from espalier.site.pages import write_report  # noqa: PLC0415  an extra
-
+    try:
+        from espalier.site.pages import write_report  # noqa: PLC0415  an extra
+    except ModuleNotFoundError as error:
+        message = f"a report needs {error.name}; install it with: pip install 'espalier[report]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
     if Path(out).is_file():
         raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
     place = store or Store()

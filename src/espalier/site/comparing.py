@@ -140,7 +140,7 @@ def _against(
     chart = scatter(
         [Series(name, looks[name], tuple(of), joined=len(of) > 1) for name, of in points.items()],
         title=title,
-        of=f"{table.title}, scale {scale}",
+        of=", ".join(word for word in (table.title, f"scale {scale}", setting) if word),
         x_label=_named(across.column, table.columns[across.column]),
         y_label=_named(up.column, table.columns[up.column]),
         front=[(member[across.column], member[up.column]) for member in members],

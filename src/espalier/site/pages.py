@@ -6,6 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from espalier.files import write_over
 from espalier.record import Measurement, Record
 from espalier.site import links
@@ -44,8 +46,6 @@ def write_report(
         stale: Names of own runs whose code has changed since; their rows are marked.
         told: Called with the path of each page once it is written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  an extra
-
     environment = Environment(
         loader=PackageLoader("espalier.site"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
