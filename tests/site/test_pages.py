@@ -180,6 +180,27 @@ def test_pages_of_what_is_gone_are_removed_and_nothing_else(tmp_path: Path) -> N
     assert (tmp_path / "outside.html").read_text() == "kept"
 
 
+def test_a_sweep_of_hundreds_of_runs_keeps_its_pages_small(tmp_path: Path) -> None:
+    config = {"model": {f"key{i}": i for i in range(60)}}
+    runs = [
+        record(
+            "dense",
+            i,
+            identity=f"{i:06x}",
+            variant=True,
+            config={**config, "rate": i},
+            metrics={f"layer/rate/{j}": i / 7 for j in range(40)},
+        )
+        for i in range(400)
+    ]
+    root = write_report([made_up(tmp_path)], runs, [], tmp_path / "out").parent
+    assert max(path.stat().st_size for path in root.rglob("*.html")) < 2 * MEGABYTE
+    text = text_of(root / row_page("made-up", "tab", "dense"))
+    assert "61 settings that all of them share" not in text
+    assert "60 settings that all of them share" in text
+    assert text.count('<section class="run"') == 400
+
+
 def test_file_names_are_plain_and_each_its_own() -> None:
     names = ["a", "A", "a b", "a/b", "../a", "", ".", "a" * 300, "ä", "a?b#c", HOSTILE]
     slugs = [slug(name) for name in names]

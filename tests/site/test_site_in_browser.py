@@ -60,6 +60,7 @@ def test_every_page_works_offline_and_axe_finds_nothing(browser: Any, site: Path
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CLIPPED) == []
         assert page.locator(".box:not([tabindex='0']), .box:not([aria-label]), .box:not([role=region])").count() == 0
+        assert page.locator("table:not(:has(caption))").count() == 0
         page.evaluate(AXE_SCRIPT)
         assert page.evaluate(FINDINGS) == []
     assert problems == []
