@@ -7,7 +7,7 @@ import re
 import pytest
 
 from espalier.site.axes import fitted, short_number
-from espalier.site.charts import LINE_HEIGHT, MAX_CURVES, Point, Series, broken, curves, scatter
+from espalier.site.charts import LEFT, LINE_HEIGHT, MAX_CURVES, RIGHT, WIDTH, Point, Series, broken, curves, scatter
 
 pytestmark = pytest.mark.tiny
 LABELS = {"title": "Accuracy", "of": "a table", "x_label": "rate (x)", "y_label": "top-1 (%)"}
@@ -72,6 +72,13 @@ def test_a_point_says_what_it_is_and_shows_its_spread() -> None:
     assert svg.count('class="bar') == 2
     assert svg.count('class="front"') == 1
     assert 'tabindex="0" role="img" aria-label="plain"' in svg
+
+
+def test_error_bars_end_within_the_axes() -> None:
+    svg = scatter([Series("timed", 0, (Point(0.27, 90.0, 0.05, 3.0, "one"), Point(0.28, 95.0, 0.3, 2.0, "below zero")))], **LABELS).svg
+    (first, _) = re.findall(r'class="bar[^"]*" d="([^"]+)"', svg)
+    ends = [float(x) for x in re.findall(r"[MH]([\d.]+)", first)]
+    assert LEFT <= min(ends) < max(ends) <= WIDTH - RIGHT
 
 
 def test_names_of_points_never_overlap_and_stay_in_the_axes() -> None:

@@ -119,6 +119,16 @@ def test_a_comparison_shows_fronts_ranks_and_commands(site: Path) -> None:
     assert "espalier run compare/methods &#39;row=ADMM-block-4x&#39; seed=2" in text
 
 
+def test_what_is_not_run_is_said_and_the_only_setting_is_told_once(tmp_path: Path) -> None:
+    paper, records, measurements = compared(tmp_path)
+    run = [one for one in records if one.row != "MEST-block-8x"]
+    text = text_of(write_report([paper], run, measurements, tmp_path / "out").parent / "compare" / "methods.html")
+    assert "Not run at this scale: MEST-block-8x." in text
+    assert "<small>cpu A, 2 threads" not in text
+    assert "Ran on: cpu A; cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu." in text
+    assert "rate; multiply-adds; bytes; latency" in text
+
+
 def test_times_of_two_devices_never_share_a_chart(tmp_path: Path) -> None:
     paper, records, measurements = compared(tmp_path)
     other = [one.model_copy(update={"device": "cpu B"}) for one in measurements]

@@ -106,7 +106,9 @@ def scatter(
         note: One line below the drawing.
     """
     every = [point for one in series for point in one.points]
-    across = fitted([point.x for point in every], LEFT, WIDTH - RIGHT - (NAME_ROOM if any(point.name for point in every) else 0))
+    room = NAME_ROOM if any(point.name for point in every) else 0
+    lengths = [point.x + sign * (point.x_std or 0.0) for point in every for sign in (-1, 1)]
+    across = fitted([x for x in lengths if x > 0] or lengths, LEFT, WIDTH - RIGHT - room)
     spreads = [point.y + sign * (point.y_std or 0.0) for point in every for sign in (-1, 1)]
     up = fitted(spreads, HEIGHT - BOTTOM, TOP, log=False)
     parts = [*_frame(across, up, x_label, y_label)]

@@ -35,7 +35,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     accuracy = next((name for name, column in table.columns.items() if column.kind == "accuracy" and column.computed is None), None)
     charts, fronts = _charts(table, scale, by_row, accuracy, ranked_part(cells)) if accuracy is not None else ([], {})
     places = ranks(table, cells)
-    settings = {column: {cell.device for cell in cells if cell.column == column} for column in table.columns}
+    settings = {column: {cell.device for cell in cells if cell.column == column and cell.device} for column in table.columns}
     commands = _commands(table, scale, evidence)
     rows = [
         {
@@ -97,7 +97,8 @@ def _charts(
     """Return the charts of accuracy against each cost, and title -> rows on that chart's front. Settings never share a chart."""
     charts, fronts = [], {}
     for cost in (name for name in COSTS if name in table.columns):
-        settings = dict.fromkeys(cell.device for cells in by_row.values() for cell in cells[cost]) if _is_timed(table, cost) else {"": None}
+        devices = dict.fromkeys(cell.device for cells in by_row.values() for cell in cells[cost] if cell.device)
+        settings = list(devices) if _is_timed(table, cost) else [""]
         for setting in settings:
             pairs = {
                 row: (across, up)
