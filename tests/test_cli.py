@@ -241,6 +241,13 @@ def test_a_report_wants_a_folder(tmp_path: Path) -> None:
         call("report", "--out", str(tmp_path / "page.html"))
 
 
+def test_a_report_without_its_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "espalier.site.pages", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"needs jinja2; .*espalier\[report\]"):
+        call("report", "--out", str(tmp_path))
+
+
 def test_a_figure_from_other_code_is_marked(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (record,) = run(LENET5, rows=["dense"])
     assert "*" not in call("table", LENET5, "--scale", "smoke")

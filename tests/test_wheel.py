@@ -22,6 +22,8 @@ def test_an_installed_wheel_runs_a_row_elsewhere(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "espalier/_conf/config.yaml" in names
     assert "espalier/_experiments/progressive-admm/tables/lenet5.yaml" in names
+    assert "espalier/_experiments/papers.yaml" in names
+    assert {"espalier/site/templates/home.html.j2", "espalier/site/assets/site.css", "espalier/site/assets/site.js"} <= set(names)
     assert "espalier/py.typed" in names
     home = tmp_path / "home"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)

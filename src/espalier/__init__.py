@@ -6,7 +6,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
   ``export``, ``plot``, ``report``, ``fetch``.
 - Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
-  ``keep``, ``clean``.
+  ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
 Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from espalier.archiving import pack
     from espalier.comparing import compare, compare_words
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
+    from espalier.merging import unpack
     from espalier.running import run, run_overrides
 
 HOMES = {
@@ -42,6 +44,7 @@ HOMES = {
     "load": "espalier.interface",
     "measure": "espalier.interface",
     "measure_runs": "espalier.measuring",
+    "pack": "espalier.archiving",
     "papers": "espalier.inventory",
     "plot": "espalier.inventory",
     "project": "espalier.interface",
@@ -54,6 +57,7 @@ HOMES = {
     "save": "espalier.interface",
     "shrink": "espalier.interface",
     "table": "espalier.inventory",
+    "unpack": "espalier.merging",
 }
 
 __all__ = [
@@ -73,6 +77,7 @@ __all__ = [
     "load",
     "measure",
     "measure_runs",
+    "pack",
     "papers",
     "plot",
     "project",
@@ -85,6 +90,7 @@ __all__ = [
     "save",
     "shrink",
     "table",
+    "unpack",
 ]
 
 

@@ -7,7 +7,7 @@ import typer
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_comparison, complete_override, complete_run, complete_table
+from espalier.completion import complete_comparison, complete_override, complete_packable, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
@@ -219,6 +219,41 @@ def keep(run_name: Run, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pack(
+    name: Annotated[
+        str, typer.Argument(metavar="RUN|TABLE", help="A run or PAPER/TABLE; a beginning or glob.", autocompletion=complete_packable)
+    ],
+    to: Annotated[Path, typer.Option(help="File to write: .tar.gz.")],
+    scale: Annotated[str | None, typer.Option("--scale", "-s", help="Default: all scales.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one archive of runs: records, checkpoints with model cards, configs, commands, environment.
+
+    \b
+    espalier pack progressive-admm/lenet5 --to lenet5.tar.gz --scale desk
+    espalier pack 'mest/cifar/ems-*/desk' --to ems.tar.gz
+    """
+    found = espalier.pack(name, to, scale=scale)
+    answer(found, lambda: printing.packed_lines(found), as_json=as_json)
+
+
+@app.command()
+def unpack(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What `espalier pack` wrote.")],
+    check: Annotated[bool, typer.Option("--check", help="Only verify every digest; write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge an archive into the store, all of it or nothing, after verifying every digest.
+
+    \b
+    espalier unpack lenet5.tar.gz --check
+    espalier unpack lenet5.tar.gz
+    """
+    found = espalier.unpack(path, check=check)
+    answer(found, lambda: printing.unpacked_lines(found, checked_only=check), as_json=as_json)
+
+
+@app.command()
 def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     steps_only: Annotated[bool, typer.Option(help="Delete only the kept states of steps, not runs.")] = True,
@@ -241,12 +276,12 @@ def clean(
 
 @app.command()
 def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"), as_json: AsJson = False) -> None:
-    """Write the page of all papers: published, shipped and yours, claims and curves. It opens from disk.
+    """Write the site: all papers (published, shipped, yours, claims, curves), comparisons and runs. It opens from disk.
 
     \b
     espalier report --out report
     """
-    path = espalier.report(out)
+    path = espalier.report(out, console=errors)
     answer({"path": path}, lambda: [f"open {path}"], as_json=as_json)
 
 
@@ -255,14 +290,19 @@ def plot(
     name: TableName,
     to: Annotated[Path, typer.Option(help="File: .pdf, .svg, .png or .csv.")],
     scale: Scale = None,
+    x: Annotated[str, typer.Option(help="Column: rate, macs_rate, stored_bytes, latency_ms_p50, ...")] = "rate",
+    y: Annotated[str, typer.Option(help="Column: top1_pct, loss_pct, ...")] = "top1_pct",
+    width: Annotated[float | None, typer.Option(help="Inches; default: a paper's column, 3.33.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a table's accuracy against rate, with the paper's points.
+    """Draw a table: accuracy against rate, bytes or latency, with spreads and the Pareto front.
 
     \b
     espalier plot progressive-admm/lenet5 --to lenet5.pdf
+    espalier plot mest/cifar --to mest.svg --x stored_bytes --width 7
+    espalier plot progressive-admm/lenet5 --to points.csv
     """
-    path = espalier.plot(name, to, scale=scale)
+    path = espalier.plot(name, to, scale=scale, x=x, y=y, width_in=width)
     answer({"path": path}, lambda: [f"wrote {path}"], as_json=as_json)
 
 

@@ -18,6 +18,11 @@ def complete_run(incomplete: str) -> list[str]:
     return [record.name for record in Store().records() if record.name.startswith(incomplete)]
 
 
+def complete_packable(incomplete: str) -> list[str]:
+    """Return the names of tables and finished runs that begin so."""
+    return complete_table(incomplete) + complete_run(incomplete)
+
+
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
     from espalier.composing import config_dir  # noqa: PLC0415

@@ -1,17 +1,19 @@
 """Questions about papers and runs: which there are, how two differ, what a table's cells hold, which claims hold. None needs torch."""
 
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
-from espalier.code import is_stale
+from espalier.code import code_digest, targets
+from espalier.progress import late_bar
 from espalier.record import Measurement, Record, Store
 from espalier.tables import published
+from espalier.tables.catalogue import catalogue
 from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
 from espalier.tables.export import Grid as PrintedGrid
@@ -19,6 +21,7 @@ from espalier.tables.export import export as written
 from espalier.tables.export import wide
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
+from espalier.tables.settings import changed, dotted
 
 VERDICTS = ("holds", "fails", "inconclusive", "not run")
 
@@ -101,9 +104,18 @@ def claims(paper: str, store: Store | None = None) -> list[Verdict]:
     return judge(published.paper(paper), own, stale=_stale(own, paper))
 
 
-def _stale(own: Iterable[Record], paper: str) -> set[str]:
-    """Return the names of a paper's runs whose code has changed since."""
-    return {record.name for record in own if record.paper == paper and is_stale(record)}
+def _stale(own: Iterable[Record], paper: str | None = None) -> set[str]:
+    """Return the names of the runs (of one paper, or all) whose code has changed since; that of the same parts is read once."""
+    digests: dict[frozenset[str], str] = {}
+    stale = set()
+    for record in own:
+        if paper in (None, record.paper):
+            parts = frozenset(targets(record.config))
+            if parts not in digests:
+                digests[parts] = code_digest(record.config)
+            if record.code_digest != digests[parts]:
+                stale.add(record.name)
+    return stale
 
 
 def highest_scale(name: str, store: Store | None = None) -> str:
@@ -167,31 +179,27 @@ def records(store: Store | None = None) -> pd.DataFrame:
     """Return all runs, one line each: a column per fact, per config key (dotted) and per metric."""
     facts = {"paper", "table", "row", "scale", "seed", "variant", "identity", "device", "started", "duration_s"}
     return pd.DataFrame(
-        [{**record.model_dump(include=facts), **dict(_flat(record.config, "config.")), **record.metrics} for record in own_records(store)]
+        [{**record.model_dump(include=facts), **dict(dotted(record.config, "config.")), **record.metrics} for record in own_records(store)]
     )
 
 
 def runs(store: Store | None = None) -> list[RunSummary]:
     """Return all finished runs, ordered by name."""
+    own = own_records(store)
+    stale = _stale(own)
     return [
         RunSummary(
             run=record.name,
             started=record.started,
             duration_s=record.duration_s,
             variant=record.variant,
-            stale=is_stale(record),
-            changed=_changed(record),
+            stale=record.name in stale,
+            changed=changed(record),
             top1_pct=record.metrics.get("top1_pct"),
             rate=record.metrics.get("rate"),
         )
-        for record in own_records(store)
+        for record in own
     ]
-
-
-def _changed(record: Record) -> list[str]:
-    """Return the overrides in a variant's command: composing its row anew to compare the two would take seconds a run."""
-    words = shlex.split(record.command)[3:] if record.variant else []  # after: espalier run PAPER/TABLE
-    return [word for word in words if word.partition("=")[0] not in ("row", "scale", "seed")]
 
 
 def matching(name: str, store: Store | None = None) -> list[Record]:
@@ -229,46 +237,64 @@ def diff(first: str | Record, second: str | Record, store: Store | None = None) 
         store: Where they live.
     """
     found = (find(one, store) if isinstance(one, str) else one for one in (first, second))
-    left, right = (dict(_flat({"config": record.config, "metrics": record.metrics}, "")) for record in found)
+    left, right = (dict(dotted({"config": record.config, "metrics": record.metrics})) for record in found)
     keys = dict.fromkeys([*left, *right])
     return [Difference(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
 
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        yield prefix.rstrip("."), value
-        return
-    for key, item in items:
-        if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict):  # a step: its name, its settings
-            key, item = item
-        yield from _flat(item, f"{prefix}{key}.")
+def report(out: str | Path = "report", store: Store | None = None, *, console: Console | None = None) -> Path:
+    """Write the site of all papers, comparisons and runs; return its first page. It opens from disk.
 
-
-def report(out: str | Path = "report", store: Store | None = None) -> Path:
-    """Write the page of all papers: published, shipped and yours, claims and curves; return its path. It opens from disk.
+    Args:
+        out: Folder of the site.
+        store: Where one's own runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+        console: Where a bar shows the progress, if it takes longer than two seconds; None shows none.
 
     Raises:
         ValueError: ``out`` is a file.
+        ModuleNotFoundError: jinja2 is not installed; the message says how to install it.
     """
-    from espalier.tables.report import write_report  # noqa: PLC0415  draws with matplotlib
-
+    try:
+        from espalier.site.pages import write_report  # noqa: PLC0415  an extra
+    except ModuleNotFoundError as error:
+        message = f"a report needs {error.name}; install it with: pip install 'espalier[report]'"
+        raise ModuleNotFoundError(message, name=error.name) from error
     if Path(out).is_file():
         raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
-    own = own_records(store)
-    stale = {record.name for record in own if is_stale(record)}
-    return write_report(published.papers().values(), own, own_measurements(store), Path(out), stale=stale)
+    place = store or Store()
+    published.look_in(place.root)
+    own = own_records(place)
+    measurements = [one for record in own for one in place.measurements(record.name)]
+    with late_bar(console, "pages") as told:
+        return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=_stale(own), told=told)
 
 
-def plot(name: str, to: str | Path, *, scale: str | None = None, store: Store | None = None) -> Path:
-    """Draw a table's accuracy against rate, with the paper's points; return the file.
+def plot(
+    name: str,
+    to: str | Path,
+    *,
+    scale: str | None = None,
+    x: str = "rate",
+    y: str = "top1_pct",
+    width_in: float | None = None,
+    store: Store | None = None,
+) -> Path:
+    """Draw a table: accuracy against rate, bytes or latency, with the spread over seeds and the Pareto front; return the file.
 
     Args:
         name: ``PAPER/TABLE``.
-        to: File to write: .pdf, .svg, .png or .csv.
+        to: File to write: .pdf, .svg, .png, or .csv for the points.
         scale: See ``cells``.
+        x: Column along the horizontal axis, such as ``rate``, ``macs_rate``, ``stored_bytes``, ``latency_ms_p50``.
+        y: Column along the vertical one, such as ``top1_pct``, ``loss_pct``.
+        width_in: Width in inches; None takes a column of a paper, 3.33.
         store: See ``cells``.
-    """
-    from espalier.tables.plots import plot as draw  # noqa: PLC0415  draws with matplotlib
 
-    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to))
+    Raises:
+        ValueError: There is no such table, column, format or width, or no row has both figures.
+    """
+    from espalier.tables.plots import COLUMN_WIDTH_IN  # noqa: PLC0415  draws with matplotlib
+    from espalier.tables.plots import plot as draw  # noqa: PLC0415
+
+    width = COLUMN_WIDTH_IN if width_in is None else width_in
+    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to), x=x, y=y, width_in=width)

@@ -13,7 +13,7 @@ from espalier.inventory import find
 from espalier.record import DIGEST_LENGTH, Record, Store
 from espalier.tables import published
 
-HIDDEN = (".stale", ".states", ".sweeps")  # what the store keeps beside runs and steps
+HIDDEN = (".stale", ".states", ".sweeps", ".unpacked")  # what the store keeps beside runs and steps
 
 
 @dataclass(frozen=True)

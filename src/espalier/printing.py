@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
+    from espalier.archiving import Packed
     from espalier.comparing import Comparison
     from espalier.inventory import Difference, PaperSummary, RunSummary
+    from espalier.merging import Unpacked
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
@@ -200,6 +202,21 @@ def measurements_grid(found: Mapping[str, "Measurement"]) -> Grid:
         times = [_spread(one.metrics[f"latency_ms_p{percent}"], None) for percent in (10, 50, 90)]
         grid.add_row(run, *times, str(one.num_threads), str(one.batch_size), one.device)
     return grid
+
+
+def packed_lines(found: "Packed") -> Iterator[str]:
+    """Yield what an archive holds, and what a reader must know."""
+    what = f"{len(found.runs)} runs, {found.checkpoints} checkpoints, {len(found.shipped)} reference records"
+    yield escape(f"wrote {found.path}: {what}, {found.num_bytes:,} bytes")
+    yield from map(escape, found.remarks)
+
+
+def unpacked_lines(found: "Unpacked", *, checked_only: bool) -> Iterator[str]:
+    """Yield what came of an archive, and what a reader must know."""
+    yield escape(f"{found.path}: all {found.checked} digests are right")
+    if not checked_only:
+        yield f"{len(found.added)} runs added, {len(found.present)} were there already"
+    yield from map(escape, (*(f"there already, the same: {name}" for name in found.present), *found.remarks))
 
 
 def _spread(mean: float | None, std: float | None) -> str:

@@ -1,10 +1,8 @@
 """The one path that every row takes: compose, run the steps that are not done, measure, write one record."""
 
-import contextlib
 import logging
 import platform
 import shlex
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +18,7 @@ from filelock import FileLock, Timeout
 from hydra.utils import get_object
 from torch import nn
 
+from espalier.checkout import git, is_checkout
 from espalier.code import code_digest, is_stale, step_digests
 from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
 from espalier.data import ImageData
@@ -241,14 +240,7 @@ def time_eager(job: Job, model: nn.Module, checkpoint: str) -> Measurement:
 
 
 def _commit() -> dict[str, Any]:
-    root = Path(__file__).parents[2]
-
-    def git(*words: str) -> str | None:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
-        return None
-
-    if not (root / "pyproject.toml").exists():
+    if not is_checkout():
         return {"commit": None, "dirty": False}
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 

@@ -29,6 +29,7 @@ def opened(browser: Any, path: Path, *, width: int, height: int = 900, **looks: 
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
+    page.context.set_offline(True)
     page.goto(path.as_uri())
     yield page, problems
     page.close()

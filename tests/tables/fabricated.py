@@ -1,9 +1,13 @@
 """A made-up paper and made-up records, for tests that judge them."""
 
+import json
+import math
+import shutil
 from pathlib import Path
 from textwrap import dedent
 
 from espalier.record import DataSource, Measurement, Record
+from espalier.tables import published
 from espalier.tables.published import Paper
 
 PAPER = """
@@ -113,3 +117,73 @@ def measurement(checkpoint: str, latency_ms: float, **changes: object) -> Measur
         "started": "2026-01-01T00:00:00Z",
     }
     return Measurement.model_validate(fields | changes)
+
+
+def lenet5_records() -> list[Record]:
+    """Return desk records of six rows of progressive-admm/lenet5, nearly as accurate as one another, and two seeds."""
+    series = {"train/loss": [(1.0, 0.5), (2.0, 0.0025)], "val/top1_pct": [(1.0, 97.0), (2.0, 98.0)], "admm/residual_max": [(2.0, 0.3)]}
+    made = []
+    for row, kept, top1 in (
+        ("dense", 430_500, 98.5),
+        ("admm-70x", 6_050, 98.4),
+        ("progressive-70x", 6_050, 98.41),
+        ("pruned-quantized", 6_050, 98.42),
+        ("progressive-246x", 1_750, 98.39),
+        ("binary", 430_500, 98.49),
+    ):
+        for seed in (0, 1):
+            metrics = {"top1_pct": top1 + seed / 10, "weights_nonzero": float(kept), "train/epochs": 26.0}
+            facts = {"paper": "progressive-admm", "table": "lenet5", "identity": f"{row}{seed}", "series": series}
+            facts["command"] = f"espalier run progressive-admm/lenet5 row={row} scale=desk seed={seed}"
+            made.append(record(row, seed, scale="desk", metrics=metrics, **facts))
+    return made
+
+
+def unshipped_paper(root: Path) -> Paper:
+    """Copy progressive-admm without its reference records below ``root`` and read it."""
+    folder = root / "progressive-admm"
+    shutil.copytree(published.paper("progressive-admm").folder, folder, ignore=shutil.ignore_patterns("results", "checkpoints"))
+    return Paper(folder)
+
+
+HOSTILE = """<img src=x onerror="document.title='broken'">&'"""  # as the name or the note of anything
+COMPARED = """
+    paper: compare
+    table: methods
+    title: "Three methods <b>& two structures</b>"
+    source: {where: "espalier compare", provenance: derived}
+    note: "40 epochs each; paper defaults </script><script>document.title='broken'</script>"
+    data: {desk: mnist_10k}
+    seeds: {desk: [0, 1, 2]}
+    contestants: [method, constraint]
+    columns: {top1_pct: {}, rate: {}, macs_effective: {}, stored_bytes: {}, latency_ms_p50: {}}
+"""
+STRENGTH = {"ADMM": 0.3, "magnitude": 0.6, "MEST": 0.4}  # points of accuracy lost per doubling of the rate
+
+
+def compared(root: Path) -> tuple[Paper, list[Record], list[Measurement]]:
+    """Write a comparison of made-up methods below ``root``; return it with the records and measurements of its rows, one row hostile."""
+    folder = root / "compare"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "paper.yaml").write_text(dedent(PAPER).replace("made-up", "compare").replace("main_table: tab", "main_table: methods"))
+    rows = {
+        f"{method}-{structure}-{rate}x": {"method": method, "constraint": structure, "rate": f"{rate}x"}
+        for method in STRENGTH
+        for structure in ("filter", "block")
+        for rate in (2, 4, 8)
+    }
+    every = {"dense": {}, **rows, HOSTILE: {"method": HOSTILE, "constraint": "filter", "rate": "4x"}}
+    lines = [dedent(COMPARED), "rows:"] + [f"  {json.dumps(row)}: {{overrides: [], labels: {json.dumps(of)}}}" for row, of in every.items()]
+    (folder / "tables" / "methods.yaml").write_text("\n".join(lines))
+    records, measurements = [], []
+    for row, labels in every.items():
+        rate = float(labels.get("rate", "1x")[:-1])
+        loss = STRENGTH.get(labels.get("method", ""), 1.0) * (math.log2(rate) + (labels.get("constraint") == "filter") / 2)
+        for seed in range(3):
+            metrics = {"top1_pct": 92 - loss + seed / 10, "rate": rate, "macs_effective": 4e7 / rate, "stored_bytes": 3e6 / rate + 5e4}
+            facts = {"paper": "compare", "table": "methods", "checkpoint": f"compared {row} {seed}"}
+            facts["command"] = f"espalier run compare/methods 'row={row}' seed={seed}"
+            one = record(row, seed, metrics=metrics, config={"method": row, "seed": seed, "model": {"depth": 8}}, **facts)
+            records.append(one)
+            measurements.append(measurement(one.checkpoint or "", 4 / rate**0.5 + seed / 50, device="cpu A"))
+    return Paper(folder), records, measurements

@@ -36,6 +36,8 @@ class Cell:
         comparable: Whether the published figure and the rerun ones may be set against each other; absolute accuracy below ``paper``
             scale, differences of accuracies on other data than there, and times from other hardware may not.
         stale: Seeds of one's own records that were made by code which has changed since.
+        runs: Names of one's own records, seed by seed.
+        shipped_runs: The same of the reference records.
     """
 
     row: str
@@ -53,6 +55,8 @@ class Cell:
     device: str
     comparable: bool
     stale: tuple[int, ...] = ()
+    runs: tuple[str, ...] = ()
+    shipped_runs: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that programs read, ``JSON_KEYS``."""
@@ -66,6 +70,7 @@ class _Figures:
 
     by_seed: Mapping[int, float]
     devices: tuple[str, ...]
+    runs: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -161,6 +166,8 @@ def _cells(
             device=device,
             comparable=column.kind != "measured" and not (accuracy and scale != "paper" and (absolute or table.is_other_data(row, scale))),
             stale=tuple(sorted(old & mine.by_seed.keys())),
+            runs=mine.runs,
+            shipped_runs=theirs.runs,
         )
         for device, theirs, mine in pairs
     ]
@@ -206,7 +213,8 @@ def _figures(table: Table, title: str, column: Column, chosen: Selection, record
             value = _computed(column.computed, _known(record), _known(paired) if paired else {})
         if value is not None:
             values[seed] = value
-    return _Figures(values, tuple(dict.fromkeys(chosen.by_seed[seed].device for seed in values)))
+    devices = tuple(dict.fromkeys(chosen.by_seed[seed].device for seed in values))
+    return _Figures(values, devices, tuple(chosen.by_seed[seed].name for seed in values))
 
 
 def _known(record: Record) -> dict[str, float]:
@@ -229,7 +237,10 @@ def _measured(title: str, chosen: Selection, measurements: Iterable[Measurement]
         for seed, record in chosen.by_seed.items():
             if (value := record.metrics.get(title)) is not None:
                 found.setdefault(record.device, {})[seed] = value
-    return {name: _Figures(dict(sorted(by_seed.items())), (name,)) for name, by_seed in found.items()}
+    return {
+        name: _Figures(dict(sorted(by_seed.items())), (name,), tuple(chosen.by_seed[seed].name for seed in sorted(by_seed)))
+        for name, by_seed in found.items()
+    }
 
 
 def setting(measurement: Measurement) -> str:

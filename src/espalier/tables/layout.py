@@ -45,10 +45,10 @@ def printed(table: Table, cells: Sequence[Cell]) -> Printed:
     places = {}
     for cell in cells:
         if cell.column in table.layout.value:
-            places.setdefault(_place(table, cell.row, cell.column), []).append(cell)
+            places.setdefault(place(table, cell.row, cell.column), []).append(cell)
     filled = _filled(table, places)
-    rows = dict.fromkeys(_place(table, row, value)[0] for row, value in filled)
-    columns = {_place(table, row, value)[1]: table.columns[value].unit if table.layout.rows else "" for row, value in filled}
+    rows = dict.fromkeys(place(table, row, value)[0] for row, value in filled)
+    columns = {place(table, row, value)[1]: table.columns[value].unit if table.layout.rows else "" for row, value in filled}
     return Printed(BETWEEN.join(table.layout.rows), tuple(rows), columns, places)
 
 
@@ -60,15 +60,15 @@ def _filled(table: Table, places: Mapping[tuple[str, str], Sequence[Cell]]) -> l
     """Return (row, value column) of every place, in the order of the file, of columns of the grid that hold anything."""
     assert table.layout is not None, "only a table with a layout is pivoted"
     pairs = [(row, value) for row in table.rows for value in table.layout.value]
-    told = {place[1] for place, cells in places.items() if any(_says_something(cell) for cell in cells)}
-    return [(row, value) for row, value in pairs if _place(table, row, value)[1] in told]
+    told = {at[1] for at, cells in places.items() if any(_says_something(cell) for cell in cells)}
+    return [(row, value) for row, value in pairs if place(table, row, value)[1] in told]
 
 
 def _says_something(cell: Cell) -> bool:
     return (cell.published, cell.shipped_mean, cell.ours_mean) != (None, None, None)
 
 
-def _place(table: Table, row: str, value: str) -> tuple[str, str]:
+def place(table: Table, row: str, value: str) -> tuple[str, str]:
     """Return the labels of the grid's row and column that a figure goes to; the value's name where it tells figures apart."""
     assert table.layout is not None, "only a table with a layout is pivoted"
     layout = table.layout
@@ -110,11 +110,11 @@ def problems(table: Table) -> Iterator[Problem]:
         return
     taken: dict[tuple[str, str], str] = {}
     for name in table.rows:
-        place = _place(table, name, layout.value[0])
-        if place in taken:
-            where = " / ".join(label for label in place if label)
-            yield ("rows", name), f"'{name}' and '{taken[place]}' go to the same place of the layout, {where}; give one another label"
-        taken[place] = name
+        here = place(table, name, layout.value[0])
+        if here in taken:
+            where = " / ".join(label for label in here if label)
+            yield ("rows", name), f"'{name}' and '{taken[here]}' go to the same place of the layout, {where}; give one another label"
+        taken[here] = name
 
 
 def _missing_keys(table: Table, layout: Layout) -> Iterator[Problem]:

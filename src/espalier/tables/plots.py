@@ -1,184 +1,203 @@
-"""Charts: accuracy against rate with the paper's points, and records' series. matplotlib draws them as vectors.
+"""A table's chart: accuracy against rate, bytes or latency, with the spread over seeds and the Pareto front. matplotlib draws vectors.
 
-No chart tells things apart by colour alone: sources have marks of their own and points their row's name, curves have dashes beside colours
-that stay apart for colour-blind readers (Okabe and Ito, 2008).
+A paper's table has one mark a source and names its rows; a comparison has one curve a contestant, with a colour and a mark of its own.
+A PDF embeds its font; an SVG file has its letters as outlines, so that it looks the same where no such font is.
 """
 
-import csv
-import functools
-import io
-import itertools
-import re
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier.record import Record
+from espalier.files import replacing, write_over
 from espalier.tables.comparison import Cell
+from espalier.tables.drawing import COLORS, DASHES, axes_of, short
+from espalier.tables.points import Point, check_axis, common_setting, front, points, points_csv
 from espalier.tables.schema import Table
 
-COLUMN_WIDTH_IN = 3.5
-PAGE_WIDTH_IN = 4.4  # of a chart on the page: at 400 px its text is still 9 px high
+COLUMN_WIDTH_IN = 3.33  # of a two-column paper
+WIDTHS_IN = (1.5, 20.0)
 FORMATS = (".pdf", ".svg", ".png", ".csv")
-STYLE: Any = {
-    "pdf.fonttype": 42,  # embedded as TrueType, so that text stays text
-    "svg.fonttype": "none",
-    "svg.hashsalt": "espalier",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#d9dde2",
-    "grid.linewidth": 0.5,
-    "axes.edgecolor": "#7a828c",
-}
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#000000", "#cc79a7", "#56b4e9", "#e69f00")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKS = {
     "published": ("o", "none", "#20262d"),
     "shipped": ("s", COLORS[1], COLORS[1]),
     "yours": ("D", COLORS[0], COLORS[0]),
 }
-MAX_CURVES = 8  # a chart; more are told apart by nobody
-MAX_NAME = 26  # characters of a row's name in a chart
+SHAPES = ("o", "s", "D", "^", "v", "P", "X", "<")  # of contestants
+LABELS = {"rate": "rate: all weights / kept weights", "top1_pct": "top-1 accuracy (%)", "loss_pct": "top-1 lost (points)"}
+MIN_SPAN = 3.0  # largest over smallest x from which on the axis is logarithmic
+MANY_TICKS = 50.0  # largest over smallest x from which on only powers of ten are written
 SPACING = 0.062  # of the axes' height, between two names
-NAME_WIDTH = 0.35  # of the rates' range (logarithmic): rows nearer than this share one column of names
+NAME_WIDTH = 0.35  # of the range of x (logarithmic): rows nearer than this share one column of names
+LINE_IN = 0.11  # height of a line of the caption
+LEGEND_IN = 0.17  # of a line of the legend
+CHARACTERS_IN = 22  # of the caption, to an inch
 
 
-def points(table: Table, cells: Sequence[Cell], x: str = "rate", y: str = "top1_pct") -> list[dict[str, Any]]:
-    """Return one line a row and source (published, shipped, yours) that has both figures."""
-    by_key = {(cell.row, cell.column): cell for cell in cells}
-    lines = []
-    for row in table.rows:
-        across, up = by_key.get((row, x)), by_key.get((row, y))
-        if across is None or up is None:
-            continue
-        for source, first, second, spread in (
-            ("published", across.published, up.published, None),
-            ("shipped", across.shipped_mean, up.shipped_mean, up.shipped_std),
-            ("yours", across.ours_mean, up.ours_mean, up.ours_std),
-        ):
-            if isinstance(first, int | float) and isinstance(second, int | float):
-                lines.append({"row": row, "source": source, x: first, y: second, f"{y}_std": spread})
-    return lines
+def plot(table: Table, cells: Sequence[Cell], to: Path, *, x: str = "rate", y: str = "top1_pct", width_in: float = COLUMN_WIDTH_IN) -> Path:
+    """Write a table's chart as pdf, svg or png, or its points as csv; return the file.
 
-
-def plot(table: Table, cells: Sequence[Cell], to: Path) -> Path:
-    """Write accuracy against rate as pdf, svg, png or csv, one column of a paper wide.
+    Args:
+        table: Published table, or a comparison's.
+        cells: What ``compare`` returned for it.
+        to: File to write; its ending says the format.
+        x: Column along the horizontal axis.
+        y: Column along the vertical one, with its standard deviation.
+        width_in: Width in inches.
 
     Raises:
-        ValueError: The ending is none of these, or no row has both figures.
+        ValueError: The ending is none of these, there is no such column or width, or no row has both figures.
+        OSError: The file cannot be written.
     """
     if to.suffix not in FORMATS:
         raise ValueError(f"cannot write '{to.name}': the ending says the format, one of {', '.join(FORMATS)}.")
-    lines = points(table, cells)
+    if not WIDTHS_IN[0] <= width_in <= WIDTHS_IN[1]:
+        raise ValueError(f"--width {width_in:g} is in inches, {WIDTHS_IN[0]:g} to {WIDTHS_IN[1]:g}; a column of a paper is 3.33, a page 7.")
+    check_axis(table, x, "--x")
+    check_axis(table, y, "--y")
+    lines = points(table, cells, x, y)
     if not lines:
-        raise ValueError(f"{table.paper}/{table.table} has no row with both a rate and an accuracy; run some rows first.")
+        raise ValueError(f"{table.name} has no row with both {x} and {y} at scale={cells[0].scale}; run some rows first.")
     if to.suffix == ".csv":
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, fieldnames=list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        to.write_text(buffer.getvalue(), encoding="utf-8")
+        write_over(to, points_csv(lines))
         return to
-    figure = _against_rate(lines)
-    figure.savefig(to, metadata={"Date": None} if to.suffix == ".svg" else None, dpi=300, bbox_inches="tight")
+    import matplotlib as mpl  # noqa: PLC0415  an extra
+
+    told = caption(table, cells, lines, x, y)
+    figure = drawn(table, lines, x, y, width_in=width_in, told=told)
+    undated = {".svg": {"Date": None, "Title": table.title, "Description": told}, ".pdf": {"CreationDate": None, "Title": table.title}}
+    with mpl.rc_context({"svg.fonttype": "path"}), replacing(to) as temporary:
+        figure.savefig(temporary, format=to.suffix[1:], metadata=undated.get(to.suffix), dpi=300)
     return to
 
 
-def against_rate_svg(table: Table, cells: Sequence[Cell]) -> str:
-    """Return the chart as inline SVG; empty where no row has both figures."""
-    lines = points(table, cells)
-    return _svg(_against_rate(lines, width_in=PAGE_WIDTH_IN)) if lines else ""
+def caption(table: Table, cells: Sequence[Cell], lines: Sequence[Point], x: str, y: str) -> str:
+    """Return what a reader must know of a chart: scale, seeds, front, setting, and what is stale or not to be compared."""
+    seeds = sorted({line["n"] for line in lines if line["source"] != "published"})
+    said = [f"{table.name}, scale {cells[0].scale}"]
+    if seeds:
+        spread = "mean ± standard deviation" if seeds[-1] > 1 else "no spread"
+        said.append(f"{spread} over n = {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} seed{'s' if seeds[-1] > 1 else ''}")
+    if setting := common_setting(table, cells, (x, y)):
+        others = {(cell.row, cell.device) for cell in cells if cell.column in (x, y) and table.columns[cell.column].kind == "measured"}
+        num = sum(1 for _, device in others if device not in ("", setting))
+        said.append(f"measured on {setting}{f' ({num} points in other settings left out)' if num else ''}")
+    if any(line["source"] == "published" and not line["comparable"] for line in lines):
+        said.append("published points are of another scale or data, not to be set against the others")
+    if any(line["stale"] for line in lines):
+        said.append("* made by code that has changed since")
+    if members := front(table, lines, x, y):
+        said.append(f"dashed: Pareto front of {members[0]['source']} ({', '.join(line['row'] for line in members)})")
+    return "; ".join(said) + "."
 
 
-def series_svgs(records: Iterable[Record], name: str, label: str) -> list[str]:
-    """Return charts of the series ``name`` over the epochs as inline SVG, at most ``MAX_CURVES`` records each, on the same axis.
+def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: float, told: str = "") -> Any:
+    """Return the figure, exactly ``width_in`` wide.
 
-    A row looks the same in every chart of the same records. Curves break where a step records nothing, the first are drawn widest, so that
-    curves of steps that rows share show below one another, and a training loss has a logarithmic axis.
+    Args:
+        table: The table.
+        lines: Its points.
+        x: Figure along the horizontal axis.
+        y: Figure along the vertical one.
+        width_in: Width in inches.
+        told: Caption below the axes; none where it is empty.
     """
-    curves = [(index, record.row, sorted(record.series[name])) for index, record in enumerate(records) if record.series.get(name)]
-    values = [y for _, _, curve in curves for _, y in curve]
-    num_charts = -(-len(curves) // MAX_CURVES)
-    charts = []
-    for part in range(num_charts):
-        shown = curves[part::num_charts]
-        figure, axes = _axes(PAGE_WIDTH_IN, extra_in=0.17 * -(-len(shown) // 2))
-        if name == "train/loss" and min(values) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
-        for order, (index, row, curve) in enumerate(shown):
-            look = {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index % len(DASHES)], "linewidth": 2.8 - 0.22 * order}
-            axes.plot(*_broken(curve), marker="." if len(curve) < 30 else None, markersize=3, label=_short(row), **look)
-        axes.plot(
-            [min(x for _, _, curve in curves for x, _ in curve)] * 2, [min(values), max(values)], alpha=0
-        )  # the same axis in all charts
-        axes.set_xlabel("epochs trained, over all steps")
-        axes.set_ylabel(label)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5, handlelength=2.6)
-        charts.append(_svg(figure))
-    return charts
-
-
-def _broken(curve: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Return the curve's x and y with a gap wherever two points lie more than twice as far apart as usual."""
-    steps = [after - before for (before, _), (after, _) in itertools.pairwise(curve)]
-    usual = statistics.median(steps) if steps else 0.0
-    xs, ys = [curve[0][0]], [curve[0][1]]
-    for step, (x, y) in zip(steps, curve[1:], strict=True):
-        if step > 2 * usual:
-            xs.append(x - step / 2)
-            ys.append(float("nan"))
-        xs.append(x)
-        ys.append(y)
-    return xs, ys
-
-
-def _short(row: str) -> str:
-    return row if len(row) <= MAX_NAME else f"{row[: MAX_NAME // 2 - 1]}…{row[-MAX_NAME // 2 :]}"
-
-
-def _against_rate(lines: Sequence[dict[str, Any]], width_in: float = COLUMN_WIDTH_IN) -> Any:
-    figure, axes = _axes(width_in, extra_in=0.2)
-    for source, (mark, face, edge) in MARKS.items():
-        own = [line for line in lines if line["source"] == source]
-        if own:
-            axes.errorbar(
-                [line["rate"] for line in own],
-                [line["top1_pct"] for line in own],
-                yerr=[line["top1_pct_std"] or 0.0 for line in own],
-                fmt=mark,
-                markersize=4.5,
-                markerfacecolor=face,
-                color=edge,
-                capsize=2,
-                linewidth=0.8,
-                label=source,
-            )
-    axes.set_xscale("log")
-    rates = [line["rate"] for line in lines]
-    span = max(max(rates) / min(rates), 2.0)
-    axes.set_xlim(min(rates) / span**0.05, max(rates) * span**0.4)  # room for names
-    axes.xaxis.set_major_formatter("{x:g}x")
-    axes.set_xlabel("rate: all weights / kept weights")
-    axes.set_ylabel("top-1 accuracy (%)")
-    for row, at, height in _names(lines, *axes.get_ylim()):
-        link = {"arrowstyle": "-", "color": "#b5bcc4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
-        where = (at[0] * span**0.045, height)
-        axes.annotate(_short(row), at, where, fontsize=6.5, va="center", color="#3d454e", arrowprops=link, bbox=ground, zorder=4)
-    figure.legend(loc="outside lower center", ncols=len(MARKS), frameon=False)
+    curves = _curves(table, lines, x)
+    columns = max(1, min(len(curves), round(width_in / (1.6 if table.contestants else 1.1))))
+    wrapped = textwrap.wrap(told, max(20, round(width_in * CHARACTERS_IN))) if told else []
+    below = [LINE_IN * len(wrapped) + (0.06 if wrapped else 0.0), LEGEND_IN * -(-len(curves) // columns) + 0.06]
+    figure, axes = axes_of(width_in, extra_in=sum(below))
+    height = figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, sum(below) / height, 1, 1 - sum(below) / height))
+    for label, own, look in curves:
+        spread = [line[f"{y}_std"] or 0.0 for line in own]
+        axes.errorbar([line[x] for line in own], [line[y] for line in own], yerr=spread, label=label, capsize=2, linewidth=0.8, **look)
+    for line in lines:
+        if line["stale"]:
+            axes.annotate("*", (line[x], line[y]), (3, 1), textcoords="offset points", fontsize=8)
+    _frame(table, axes, lines, x, y)
+    _front(table, axes, lines, x, y)
+    named = [line for line in lines if line["front"]] if table.contestants else lines
+    _write_names(axes, named, x, y)
+    figure.legend(loc="lower center", bbox_to_anchor=(0.5, below[0] / height), ncols=columns, frameon=False, fontsize=7, borderaxespad=0.2)
+    if wrapped:
+        figure.text(0.02, (below[0] - 0.03) / height, "\n".join(wrapped), fontsize=6, va="top", color="#3d454e", linespacing=1.25)
     return figure
 
 
-def _names(lines: Sequence[dict[str, Any]], low: float, high: float) -> Iterator[tuple[str, tuple[float, float], float]]:
+def _curves(table: Table, lines: Sequence[Point], x: str) -> list[tuple[str, list[Point], dict[str, Any]]]:
+    """Return (label, points, look) of each entry of the legend: one a source, or, in a comparison, one a contestant and source."""
+    if not table.contestants:
+        found = [(part, [line for line in lines if line["source"] == part]) for part in MARKS]
+        looks = {
+            part: {"fmt": mark, "markerfacecolor": face, "color": edge, "markersize": 4.5} for part, (mark, face, edge) in MARKS.items()
+        }
+        return [(part, own, looks[part]) for part, own in found if own]
+    curves = []
+    names = dict.fromkeys(line["contestant"] for line in lines)
+    sources = dict.fromkeys(line["source"] for line in lines)
+    for index, name in enumerate(sorted(names, key=lambda name: name != "")):  # the dense row first
+        for source in sources:
+            own = [line for line in lines if (line["contestant"], line["source"]) == (name, source)]
+            color = COLORS[(index - 1) % len(COLORS)] if name else "#20262d"
+            look = {"marker": SHAPES[(index - 1) % len(SHAPES)] if name else "*", "color": color, "markersize": 4}
+            look |= {"linestyle": DASHES[(index - 1) % len(DASHES)], "markerfacecolor": color if source == "yours" else "none"}
+            label = (name or "dense") + (f", {source}" if len(sources) > 1 else "")
+            if own:
+                curves.append((label, sorted(own, key=lambda line: float(line[x])), look))
+    return curves
+
+
+def _frame(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
+    """Scale and label the axes, with room for names on the right."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  an extra
+
+    values = [line[x] for line in lines]
+    low, high = min(values), max(values)
+    if low > 0:
+        span = max(high / low, 2.0)
+        if high >= MIN_SPAN * low:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY_TICKS * low else (1,)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / span**0.05, high * span**0.4)
+    axes.xaxis.set_major_formatter("{x:g}x" if table.columns[x].unit == "x" else lambda value, _: _tick(value))
+    for name, write in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
+        unit = table.columns[name].unit
+        write(LABELS.get(name) or (f"{name} ({unit})" if unit else name))
+
+
+def _tick(value: float) -> str:
+    """Return a number as a tick says it, thousands as k and millions as M."""
+    unit, sign = next(((size, sign) for size, sign in ((1e6, "M"), (1e3, "k")) if abs(value) >= size), (1.0, ""))
+    return f"{value / unit:.4g}{sign}"
+
+
+def _front(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
+    """Draw what can be had at each x: the best y of the points that are at least as good there."""
+    members = front(table, lines, x, y)
+    if members:
+        towards = "steps-pre" if table.columns[x].better == "higher" else "steps-post"
+        look = {"color": "#7a828c", "linewidth": 1.0, "linestyle": (0, (2, 1.5)), "drawstyle": towards, "zorder": 1}
+        axes.plot([line[x] for line in members], [line[y] for line in members], **look)
+
+
+def _write_names(axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
+    if not lines:
+        return
+    limits = axes.get_xlim()
+    for row, at, height in names(lines, x, y, *axes.get_ylim()):
+        link = {"arrowstyle": "-", "color": "#b5bcc4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
+        right = at[0] * (limits[1] / limits[0]) ** 0.04 if axes.get_xscale() == "log" else at[0] + 0.04 * (limits[1] - limits[0])
+        axes.annotate(short(row), at, (right, height), fontsize=6.5, va="center", color="#3d454e", arrowprops=link, bbox=ground, zorder=4)
+
+
+def names(lines: Sequence[Point], x: str, y: str, low: float, high: float) -> Iterator[tuple[str, tuple[float, float], float]]:
     """Yield each row's name, its point (yours, else shipped, else published) and a height at which no other name stands."""
-    point = {line["row"]: (line["rate"], line["top1_pct"]) for line in lines}  # the last source of a row wins
-    rates = [rate for rate, _ in point.values()]
-    near = max(max(rates) / min(rates), 2.0) ** NAME_WIDTH
+    point = {line["row"]: (line[x], line[y]) for line in lines}  # the last source of a row wins
+    across = [max(value, 1e-12) for value, _ in point.values()]
+    near = max(max(across) / min(across), 2.0) ** NAME_WIDTH
     columns: list[list[str]] = []
     for row in sorted(point, key=lambda row: point[row]):
         if columns and point[row][0] <= near * point[columns[-1][-1]][0]:
@@ -194,21 +213,3 @@ def _names(lines: Sequence[dict[str, Any]], low: float, high: float) -> Iterator
         above = max(0.0, heights[-1] - high)
         for row, height in zip(rows, heights, strict=True):
             yield row, point[row], height - above
-
-
-def _axes(width_in: float, extra_in: float = 0.0) -> tuple[Any, Any]:
-    import matplotlib as mpl  # noqa: PLC0415  an extra
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    mpl.rcParams.update(STYLE)
-    figure = Figure(figsize=(width_in, width_in * 0.62 + extra_in), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    rounded = functools.partial(re.sub, r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}")  # a hundredth of a point is enough
-    return re.sub(r"<[^>]+>", lambda tag: rounded(tag[0]), re.sub(r"\n\s*", "\n", text))  # within tags: texts stay as they are

@@ -1,0 +1,173 @@
+"""Merge an archive of ``espalier pack`` into a store: checked whole, then all of it or nothing."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from espalier.archives import read_archive
+from espalier.files import make_folder
+from espalier.record import Record, Store, read_record
+from espalier.tables import published
+
+STAGING = ".unpacked"  # of the store; removed when done
+
+
+@dataclass
+class Unpacked:
+    """What ``unpack`` did.
+
+    Args:
+        path: The archive.
+        checked: Members whose digest is right.
+        added: Names of the runs that the store lacked.
+        present: Names of the runs that were there already, the same.
+        remarks: What a reader must know.
+    """
+
+    path: Path
+    checked: int
+    added: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def unpack(path: str | Path, *, check: bool = False, store: Store | None = None) -> Unpacked:
+    """Merge an archive into the store. Every digest is verified before anything is written.
+
+    A run that the store has already, the same, is skipped; what only the archive has of it (a checkpoint, a measurement on another device)
+    joins. A reference record that neither the papers here nor the archive's own runs hold is filed as a run.
+
+    Args:
+        path: What ``pack`` wrote.
+        check: Only verify.
+        store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+
+    Raises:
+        ValueError: The archive is damaged or no archive; a member would be written outside its folder or is otherwise refused; or a run of
+            the same name has another record, here or among the papers' references. Nothing is changed.
+        OSError: The store cannot be written; nothing is changed.
+    """
+    file, place = Path(path), store or Store()
+    done = Unpacked(file, len(read_archive(file).members))
+    if check:
+        return done
+    with _staging(place) as staging:
+        read_archive(file, staging)
+        _merge(staging, place, done)
+    return done
+
+
+@contextmanager
+def _staging(store: Store) -> Iterator[Path]:
+    folder = store.root / STAGING / uuid.uuid4().hex
+    try:
+        make_folder(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()  # if no other process unpacks
+
+
+def _merge(staging: Path, store: Store, done: Unpacked) -> None:
+    runs = {record.name: (staging / "runs", record) for record in _records(staging / "runs", done.path)}
+    references = {record.name: record for paper in published.papers().values() for record in paper.shipped_records()}
+    for record in _records(staging / "shipped", done.path):
+        if record.name in references:
+            _refuse_another(record, references[record.name], f"the references of {record.paper}", done.path)
+        elif record.name not in runs:
+            runs[record.name] = (staging / "shipped", record)
+            done.remarks.append(f"{record.name} was a reference there and is a run here")
+    with ExitStack() as locks, ExitStack() as undo:
+        for name, (_, record) in runs.items():
+            folder = store.folder(name)
+            if folder.is_dir():
+                _hold(folder, locks)
+            if (found := store.find(name)) is not None:
+                _refuse_another(record, found, str(folder / "record.json"), done.path)
+            (done.added if found is None else done.present).append(name)
+        tables = sorted((staging / "runs" / "compare").glob("*/table.yaml"))
+        for table in tables:
+            _refuse_other_table(table, store.root / table.relative_to(staging / "runs"), done.path)
+        for table in tables:
+            _move(table, store.root / table.relative_to(staging / "runs"), undo)
+        for name in done.present:
+            _fill(runs[name][0] / name, store.folder(name), undo, done)
+        for name in done.added:
+            _fill(runs[name][0] / name, store.folder(name), undo, done, aside=staging / "aside" / name)
+        undo.pop_all()  # all is where it belongs
+
+
+def _records(root: Path, archive: Path) -> Iterator[Record]:
+    folders = dict.fromkeys(path if path.name != "measurements" else path.parent for path in sorted(root.glob("*/*/*/*/seed*")))
+    for folder in folders:
+        name = folder.relative_to(root).as_posix()
+        if not (folder / "record.json").is_file():
+            raise ValueError(f"{archive}: {root.name}/{name} has no record.json; nothing was unpacked.")
+        try:
+            record = read_record(folder / "record.json")
+        except ValueError as error:
+            raise ValueError(f"{archive}: {root.name}/{name}/record.json is no record of this espalier ({error}).") from error
+        if record.name != name:
+            raise ValueError(f"{archive}: {root.name}/{name} holds the record of {record.name}; nothing was unpacked.")
+        yield record
+
+
+def _refuse_another(theirs: Record, ours: Record, where: str, archive: Path) -> None:
+    if theirs != ours:
+        raise ValueError(
+            f"{archive} has {theirs.name}, made {theirs.started} by code {theirs.code_digest[:6]}; {where} has another of that name, made "
+            f"{ours.started} by code {ours.code_digest[:6]}. Nothing was unpacked: move the one here away, or unpack into another store "
+            "(ESPALIER_STORE) with the commit that environment.json names."
+        )
+
+
+def _refuse_other_table(theirs: Path, ours: Path, archive: Path) -> None:
+    if ours.is_file() and ours.read_bytes() != theirs.read_bytes():
+        name = ours.parent.name
+        raise ValueError(f"{archive} has the comparison {name}, {ours} is another of that name. Nothing was unpacked: rename one.")
+
+
+def _hold(folder: Path, locks: ExitStack) -> None:
+    try:
+        locks.enter_context(FileLock(folder / ".lock", timeout=0))
+    except Timeout as error:
+        raise ValueError(f"{folder} is in use by another process; nothing was unpacked. Unpack once it has ended.") from error
+
+
+def _fill(source: Path, folder: Path, undo: ExitStack, done: Unpacked, *, aside: Path | None = None) -> None:
+    """Move the files of a run to its folder, the record last: whoever finds it finds the rest.
+
+    Args:
+        source: Its folder in the staging area.
+        folder: Its folder in the store.
+        undo: Learns how to take each move back.
+        done: Learns what stayed as it was.
+        aside: Where files of an unfinished run make room; None keeps the files that are there.
+    """
+    for path in sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == "record.json"):
+        name = path.relative_to(source)
+        to = folder / name
+        if to.exists() and aside is None:
+            if to.read_bytes() != path.read_bytes() and name.parts[0] == "measurements":
+                done.remarks.append(f"{folder / name} was measured here as well and stays")
+            continue
+        if to.exists() and aside is not None:
+            _move(to, aside / name, undo)
+        _move(path, to, undo)
+
+
+def _move(path: Path, to: Path, undo: ExitStack) -> None:
+    if to.exists():
+        return
+    missing = [folder for folder in to.parents if not folder.exists()]
+    make_folder(to.parent)
+    for folder in reversed(missing):
+        undo.callback(folder.rmdir)
+    path.rename(to)
+    undo.callback(to.rename, path)

@@ -1,0 +1,96 @@
+"""Which figures of a table compete, which of them is the best, and how the contestants of a comparison rank.
+
+Figures compete only within one source (published, shipped, yours), one column, hence one kind, and, where they were measured, one setting.
+Those that print alike tie: a rank that rests on digits nobody is shown would look like an error.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from espalier.tables.comparison import Cell, is_known
+from espalier.tables.figures import mean_text, published_text
+from espalier.tables.layout import BETWEEN, place
+from espalier.tables.schema import Column, Table
+
+PARTS = ("published", "shipped", "yours")
+RATE = "rate"  # the label of a comparison's row that says the asked rate
+METHOD = "method"  # the key of a layout whose axis competes
+
+Figure = tuple[str, str, str, str]  # row, column, part, setting
+
+
+def contestant(table: Table, row: str) -> str | None:
+    """Return what a row's curve is called, such as ``ADMM, filter``; None for a row of no contestant, such as the dense one."""
+    labels = table.rows[row].labels
+    if not table.contestants or not set(table.contestants) <= labels.keys():
+        return None
+    return BETWEEN.join(labels[key] for key in table.contestants)
+
+
+def value_of(cell: Cell, part: str) -> float | None:
+    """Return one source's figure of a cell; None where it has none, or only a text."""
+    given = {"published": cell.published, "shipped": cell.shipped_mean, "yours": cell.ours_mean}[part]
+    return float(given) if isinstance(given, int | float) else None
+
+
+def ranks(table: Table, cells: Sequence[Cell]) -> dict[str, int]:
+    """Return each contestant's place by mean accuracy among the rows of the same asked rate, 1 the best; those that tie share one.
+
+    One's own records decide where there are any, else the shipped ones: the two are never ranked among each other.
+    """
+    title = next((name for name, column in table.columns.items() if _is_accuracy(column)), None)
+    part = ranked_part(cells)
+    rounds: dict[str | None, list[tuple[str, float]]] = {}
+    for cell in cells:
+        value = value_of(cell, part)
+        if cell.column == title and value is not None and contestant(table, cell.row) is not None:
+            shown = float(mean_text(value, None, table.columns[title]).replace(",", ""))
+            rounds.setdefault(table.rows[cell.row].labels.get(RATE), []).append((cell.row, shown))
+    return {row: 1 + sum(other > value for _, other in entries) for entries in rounds.values() for row, value in entries}
+
+
+def ranked_part(cells: Sequence[Cell]) -> str:
+    """Return whose figures are ranked: ``yours`` where there are any, else ``shipped``."""
+    return "yours" if any(cell.ours_mean is not None for cell in cells) else "shipped"
+
+
+def _is_accuracy(column: Column) -> bool:
+    return column.kind == "accuracy" and column.better == "higher" and column.computed is None
+
+
+def best(table: Table, cells: Sequence[Cell]) -> set[Figure]:
+    """Return the best figures, all that tie: of each column, among the figures that compete there; none where only one does.
+
+    The dense baseline does not compete. In a comparison rows of one asked rate do; in a paper's grid the methods do: across a row where the
+    layout's columns name them, else down a column. A layout that names no rows lists figures of one network; none competes.
+    """
+    rounds: dict[tuple[str, ...], list[tuple[Figure, float]]] = {}
+    for cell in cells:
+        column = table.columns[cell.column]
+        if column.better == "neither" or column.kind == "text" or table.dense_row == (table.table, cell.row):
+            continue
+        setting = cell.device if column.kind == "measured" else ""
+        for group in _round(table, cell):
+            for part in PARTS:
+                value = value_of(cell, part)
+                if value is not None and (part != "published" or is_known(cell.published)):
+                    shown = published_text(value) if part == "published" else mean_text(value, None, column)
+                    figure = (cell.row, cell.column, part, cell.device)
+                    rounds.setdefault((cell.column, part, setting, group), []).append((figure, float(shown.replace(",", ""))))
+    winners = set()
+    for (title, *_), entries in rounds.items():
+        top = (max if table.columns[title].better == "higher" else min)(value for _, value in entries)
+        winners |= {figure for figure, value in entries if value == top and len(entries) > 1}
+    return winners
+
+
+def _round(table: Table, cell: Cell) -> Iterator[str]:
+    """Yield the name of the round that a cell's figures enter, if any."""
+    layout = table.layout
+    if table.contestants:
+        if contestant(table, cell.row) is not None:
+            yield table.rows[cell.row].labels.get(RATE, "")
+    elif layout is None:
+        yield ""
+    elif layout.rows and cell.column in layout.value:
+        down, across = place(table, cell.row, cell.column)
+        yield down if METHOD in layout.columns else across

@@ -1,0 +1,165 @@
+"""A chart's points, its front and its caption; and files that show the same wherever they are opened."""
+
+import csv
+import io
+import itertools
+import re
+from pathlib import Path
+from textwrap import dedent
+from xml.etree import ElementTree
+
+import pytest
+from fabricated import TABLE, accuracies, made_up, measurement, record
+
+from espalier.tables.comparison import Cell, compare
+from espalier.tables.plots import SPACING, caption, names, plot
+from espalier.tables.points import front, points
+from espalier.tables.schema import Table
+
+CONTEST = """
+    paper: made-up
+    table: tab
+    title: ADMM against MEST
+    source: {where: this machine, provenance: derived}
+    data: {desk: mnist_10k}
+    seeds: {desk: [0, 1]}
+    contestants: [method]
+    columns:
+      top1_pct: {}
+      loss_pct: {unit: points, better: lower, kind: accuracy, computed: dense.top1_pct - top1_pct}
+      rate: {}
+      stored_bytes: {}
+      latency_ms_p50: {}
+      method: {kind: text}
+    rows:
+      dense: {overrides: []}
+      admm-4x: {overrides: [], labels: {method: ADMM, rate: 4x}}
+      admm-8x: {overrides: [], labels: {method: ADMM, rate: 8x}}
+      mest-4x: {overrides: [], labels: {method: MEST, rate: 4x}}
+      mest-8x: {overrides: [], labels: {method: MEST, rate: 8x}}
+"""
+FIGURES = {"dense": (98.0, 1.0, 4000), "admm-4x": (97.5, 4.0, 1200), "admm-8x": (95.0, 8.1, 700)}
+FIGURES |= {"mest-4x": (97.0, 4.0, 1100), "mest-8x": (96.0, 8.0, 600)}
+
+
+@pytest.fixture
+def contest(tmp_path: Path) -> tuple[Table, list[Cell]]:
+    """Return a comparison of two methods at two rates, two seeds each; two settings of time, one stale run."""
+    table = made_up(tmp_path, table=CONTEST, claims=None).table("tab")
+    own = [
+        record(row, seed, metrics={"top1_pct": top1 + seed / 10, "rate": rate, "stored_bytes": size})
+        for row, (top1, rate, size) in FIGURES.items()
+        for seed in (0, 1)
+    ]
+    times = [measurement(f"{row}-desk-0", 1.0 / rate) for row, (_, rate, _) in FIGURES.items()]
+    times += [measurement("dense-desk-0", 0.01, device="another")]
+    return table, compare(table, own, [], "desk", measurements=times, stale={own[-1].name})
+
+
+def test_the_front_is_what_no_point_beats(contest: tuple[Table, list[Cell]]) -> None:
+    table, cells = contest
+
+    def members(x: str, y: str = "top1_pct") -> list[str]:
+        found = points(table, cells, x, y)
+        every = {line["row"] for line in found if line["front"]}
+        assert every == {line["row"] for line in front(table, found, x, y)}
+        return [line["row"] for line in front(table, found, x, y)]
+
+    assert members("rate") == ["dense", "admm-4x", "mest-8x", "admm-8x"]
+    assert members("stored_bytes") == ["mest-8x", "mest-4x", "admm-4x", "dense"]
+    assert members("rate", "loss_pct") == members("rate")
+
+
+def test_times_of_one_setting_are_drawn_and_the_others_said(contest: tuple[Table, list[Cell]]) -> None:
+    table, cells = contest
+    found = points(table, cells, "latency_ms_p50")
+    assert {line["setting"] for line in found} == {"cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu"}
+    assert {line["row"]: line["latency_ms_p50"] for line in found}["dense"] == 1.0
+    told = caption(table, cells, found, "latency_ms_p50", "top1_pct")
+    assert "measured on cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu (1 points in other settings left out)" in told
+
+
+def test_a_caption_says_seeds_scale_front_and_what_is_stale(contest: tuple[Table, list[Cell]]) -> None:
+    table, cells = contest
+    told = caption(table, cells, points(table, cells), "rate", "top1_pct")
+    assert told == (
+        "made-up/tab, scale desk; mean ± standard deviation over n = 2 seeds; * made by code that has changed since; "
+        "dashed: Pareto front of yours (dense, admm-4x, mest-8x, admm-8x)."
+    )
+
+
+def test_published_points_are_told_apart_and_not_compared(tmp_path: Path) -> None:
+    table = made_up(tmp_path).table("tab")
+    cells = compare(table, accuracies("dense", 98.0), [], "desk")
+    found = points(table, cells, "weights_nonzero")
+    assert {(line["row"], line["source"], line["n"]) for line in found} == {("dense", "published", 0), ("admm", "published", 0)}
+    assert "not to be set against the others" in caption(table, cells, found, "weights_nonzero", "top1_pct")
+
+
+def test_a_csv_has_each_point_with_its_records(contest: tuple[Table, list[Cell]], tmp_path: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(plot(*contest, tmp_path / "a.csv", x="stored_bytes").read_text())))
+    assert [line["row"] for line in lines] == list(FIGURES)
+    assert (lines[1]["contestant"], lines[1]["stored_bytes"], lines[1]["n"], lines[1]["front"]) == ("ADMM", "1200.0", "2", "True")
+    assert lines[1]["records"].split() == [f"made-up/tab/admm-4x/desk/seed{seed}-admm-4" for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("width", [3.33, 7.0])
+def test_a_pdf_embeds_its_font_and_is_as_wide_as_asked(contest: tuple[Table, list[Cell]], tmp_path: Path, width: float) -> None:
+    content = plot(*contest, tmp_path / "a.pdf", width_in=width).read_bytes()
+    assert content.startswith(b"%PDF")
+    assert b"/FontFile2" in content  # TrueType, whole letters and all
+    assert b"/Type3" not in content
+    assert b"/Subtype /Image" not in content
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", content)
+    assert box is not None
+    assert float(box[1]) == pytest.approx(72 * width, abs=0.1)
+    assert content == plot(*contest, tmp_path / "b.pdf", width_in=width).read_bytes()
+
+
+def test_an_svg_needs_no_font_and_holds_no_bitmap(contest: tuple[Table, list[Cell]], tmp_path: Path) -> None:
+    root = ElementTree.parse(plot(*contest, tmp_path / "a.svg")).getroot()
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert "path" in tags
+    assert not tags & {"text", "image", "font-face"}
+    assert root.attrib["width"] == "239.76pt"
+
+
+def test_a_png_is_three_hundred_dots_an_inch(contest: tuple[Table, list[Cell]], tmp_path: Path) -> None:
+    content = plot(*contest, tmp_path / "deep" / "a.png", width_in=2.0).read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert int.from_bytes(content[16:20], "big") == 600
+
+
+def test_names_of_points_never_overlap_and_stay_in_the_axes() -> None:
+    lines = [{"row": f"r{i}", "source": "yours", "rate": 70.0 + i, "top1_pct": 99.0 - i / 1000} for i in range(9)]
+    heights = sorted(height for _, _, height in names(lines, "rate", "top1_pct", 98.0, 99.0))
+    assert len(heights) == 9
+    assert all(after - before >= SPACING - 1e-9 for before, after in itertools.pairwise(heights))
+    assert heights[-1] <= 99.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"to": "a.gif"}, r"a\.gif.*\.pdf, \.svg"),
+        ({"x": "latencyms_p50"}, r"--x latencyms_p50: made-up/tab has no column .*did you mean 'latency_ms_p50'\?"),
+        ({"y": "method"}, "--y method: made-up/tab has no column of figures"),
+        ({"width_in": 85.0}, "--width 85 is in inches, 1.5 to 20"),
+        ({"y": "loss_pct", "of": "nothing"}, "has no row with both rate and loss_pct at scale=desk; run some rows first"),
+    ],
+    ids=["ending", "x", "y", "width", "empty"],
+)
+def test_bad_words_name_the_way_out(contest: tuple[Table, list[Cell]], tmp_path: Path, words: dict, message: str) -> None:
+    words = dict(words)
+    table, cells = contest
+    cells = compare(table, [], [], "desk") if words.pop("of", None) else cells
+    with pytest.raises(ValueError, match=message):
+        plot(table, cells, tmp_path / words.pop("to", "a.pdf"), **words)
+
+
+def test_a_paper_without_a_rate_can_be_drawn_against_another_column(tmp_path: Path) -> None:
+    text = dedent(TABLE).replace("  rate: {computed: dense.weights_nonzero / weights_nonzero}\n", "").replace(", rate: 72", "")
+    table = made_up(tmp_path, table=text, claims=None).table("tab")
+    cells = compare(table, accuracies("dense", 98.0), [], "desk")
+    assert points(table, cells) == []
+    assert plot(table, cells, tmp_path / "a.svg", x="weights_nonzero").exists()
