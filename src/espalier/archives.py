@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.files import make_folder, replacing
 
-FORMAT = "espalier-archive-1"
+FORMAT: Literal["espalier-archive-1"] = "espalier-archive-1"
 MANIFEST = "MANIFEST.json"
 ENDING = ".tar.gz"
 CHUNK = 1 << 20
@@ -138,7 +138,7 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
 class _Bounded:
     """A stream that refuses to be read in large pieces: tarfile reads a header of whatever size it claims at once."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream = stream
 
     def read(self, size: int) -> bytes:

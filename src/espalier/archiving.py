@@ -7,7 +7,7 @@ SHA-256 of each. What was packed twice from the same store is the same to the bi
 
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions, version
@@ -59,8 +59,9 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     if scale is not None:
         check_scale(scale)
     every = list(place.records())
-    own = [record for record in every if _is_meant(record, name, scale)]
-    shipped = {folder: record for folder, record in _shipped() if _is_meant(record, name, scale)}
+    is_meant = _chooser(name, scale)
+    own = [record for record in every if is_meant(record)]
+    shipped = {folder: record for folder, record in _shipped() if is_meant(record)}
     if not own and not shipped:
         known = [record.name for record in every] + [f"{of.name}/{one}" for of in published.papers().values() for one in of.table_names]
         where = "" if scale is None else f" at scale={scale}"
@@ -80,17 +81,22 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     return Packed(path, path.stat().st_size, names[0], names[1], checkpoints, remarks + more)
 
 
-def _is_meant(record: Record, name: str, scale: str | None) -> bool:
-    """Return whether a record is one of those that a name stands for: a table's and its dense baseline's, or those it begins or matches."""
-    if scale is not None and record.scale != scale:
-        return False
-    of, _, rest = name.strip("/").partition("/")
-    papers = published.papers()
-    if of in papers and rest in papers[of].table_names:
-        dense = papers[of].table(rest).dense_row
-        return record.paper == of and (record.table == rest or (record.table, record.row) == dense)
+def _chooser(name: str, scale: str | None) -> Callable[[Record], bool]:
+    """Return whether a record is one that a name stands for: a table's or its dense baseline's, or one that it begins or matches."""
     pattern = name.strip("/")
-    return fnmatchcase(record.name, pattern) or ("*" not in pattern and record.name.startswith(pattern))
+    of, _, rest = pattern.partition("/")
+    paper = published.papers().get(of)
+    is_table = paper is not None and rest in paper.table_names
+    dense = paper.table(rest).dense_row if paper is not None and is_table else None
+
+    def is_meant(record: Record) -> bool:
+        if scale is not None and record.scale != scale:
+            return False
+        if is_table:
+            return record.paper == of and (record.table == rest or (record.table, record.row) == dense)
+        return fnmatchcase(record.name, pattern) or ("*" not in pattern and record.name.startswith(pattern))
+
+    return is_meant
 
 
 def _shipped() -> Iterator[tuple[Path, Record]]:

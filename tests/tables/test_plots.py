@@ -76,7 +76,7 @@ def test_times_of_one_setting_are_drawn_and_the_others_said(contest: tuple[Table
     assert {line["setting"] for line in found} == {"cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu"}
     assert {line["row"]: line["latency_ms_p50"] for line in found}["dense"] == 1.0
     told = caption(table, cells, found, "latency_ms_p50", "top1_pct")
-    assert "measured on cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu (1 points in other settings left out)" in told
+    assert "measured on cpu A, 2 threads, batch 1, fp32, pytorch-eager, cpu (left out, in other settings: 1)" in told
 
 
 def test_a_caption_says_seeds_scale_front_and_what_is_stale(contest: tuple[Table, list[Cell]]) -> None:

@@ -28,6 +28,7 @@ LABELS = {"rate": "rate: all weights / kept weights", "top1_pct": "top-1 accurac
 MIN_SPAN = 3.0  # largest over smallest x from which on the axis is logarithmic
 MANY_TICKS = 50.0  # largest over smallest x from which on only powers of ten are written
 SPACING = 0.062  # of the axes' height, between two names
+MAX_NAMES = 12  # rows; of more only those of the front are named
 NAME_WIDTH = 0.35  # of the range of x (logarithmic): rows nearer than this share one column of names
 LINE_IN = 0.11  # height of a line of the caption
 LEGEND_IN = 0.17  # of a line of the legend
@@ -76,12 +77,12 @@ def caption(table: Table, cells: Sequence[Cell], lines: Sequence[Point], x: str,
     seeds = sorted({line["n"] for line in lines if line["source"] != "published"})
     said = [f"{table.name}, scale {cells[0].scale}"]
     if seeds:
-        spread = "mean ± standard deviation" if seeds[-1] > 1 else "no spread"
-        said.append(f"{spread} over n = {seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''} seed{'s' if seeds[-1] > 1 else ''}")
+        num = f"{seeds[0]}{f' to {seeds[-1]}' if len(seeds) > 1 else ''}"
+        said.append(f"mean ± standard deviation over n = {num} seeds" if seeds[-1] > 1 else "n = 1 seed, no spread")
     if setting := common_setting(table, cells, (x, y)):
         others = {(cell.row, cell.device) for cell in cells if cell.column in (x, y) and table.columns[cell.column].kind == "measured"}
-        num = sum(1 for _, device in others if device not in ("", setting))
-        said.append(f"measured on {setting}{f' ({num} points in other settings left out)' if num else ''}")
+        left_out = sum(1 for _, device in others if device not in ("", setting))
+        said.append(f"measured on {setting}{f' (left out, in other settings: {left_out})' if left_out else ''}")
     if any(line["source"] == "published" and not line["comparable"] for line in lines):
         said.append("published points are of another scale or data, not to be set against the others")
     if any(line["stale"] for line in lines):
@@ -111,13 +112,15 @@ def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: flo
     figure.get_layout_engine().set(rect=(0, sum(below) / height, 1, 1 - sum(below) / height))
     for label, own, look in curves:
         spread = [line[f"{y}_std"] or 0.0 for line in own]
-        axes.errorbar([line[x] for line in own], [line[y] for line in own], yerr=spread, label=label, capsize=2, linewidth=0.8, **look)
+        bars = spread if any(spread) else None
+        axes.errorbar([line[x] for line in own], [line[y] for line in own], yerr=bars, label=label, capsize=2, linewidth=0.8, **look)
     for line in lines:
         if line["stale"]:
             axes.annotate("*", (line[x], line[y]), (3, 1), textcoords="offset points", fontsize=8)
     _frame(table, axes, lines, x, y)
     _front(table, axes, lines, x, y)
-    named = [line for line in lines if line["front"]] if table.contestants else lines
+    crowded = bool(table.contestants) or len({line["row"] for line in lines}) > MAX_NAMES
+    named = [line for line in lines if line["front"]] if crowded else lines
     _write_names(axes, named, x, y)
     figure.legend(loc="lower center", bbox_to_anchor=(0.5, below[0] / height), ncols=columns, frameon=False, fontsize=7, borderaxespad=0.2)
     if wrapped:
@@ -140,8 +143,11 @@ def _curves(table: Table, lines: Sequence[Point], x: str) -> list[tuple[str, lis
         for source in sources:
             own = [line for line in lines if (line["contestant"], line["source"]) == (name, source)]
             color = COLORS[(index - 1) % len(COLORS)] if name else "#20262d"
-            look = {"marker": SHAPES[(index - 1) % len(SHAPES)] if name else "*", "color": color, "markersize": 4}
-            look |= {"linestyle": DASHES[(index - 1) % len(DASHES)], "markerfacecolor": color if source == "yours" else "none"}
+            look = {"marker": SHAPES[(index - 1) % len(SHAPES)] if name else "p", "color": color, "markersize": 4}
+            look |= {
+                "linestyle": DASHES[(index - 1) % len(DASHES)] if name else "none",
+                "markerfacecolor": color if source == "yours" else "none",
+            }
             label = (name or "dense") + (f", {source}" if len(sources) > 1 else "")
             if own:
                 curves.append((label, sorted(own, key=lambda line: float(line[x])), look))
@@ -154,13 +160,14 @@ def _frame(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> N
 
     values = [line[x] for line in lines]
     low, high = min(values), max(values)
-    if low > 0:
-        span = max(high / low, 2.0)
-        if high >= MIN_SPAN * low:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY_TICKS * low else (1,)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlim(low / span**0.05, high * span**0.4)
+    if low > 0 and high >= MIN_SPAN * low:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY_TICKS * low else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.4)
+    else:
+        span = high - low or abs(high) or 1.0
+        axes.set_xlim(low - 0.05 * span, high + 0.45 * span)
     axes.xaxis.set_major_formatter("{x:g}x" if table.columns[x].unit == "x" else lambda value, _: _tick(value))
     for name, write in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
         unit = table.columns[name].unit

@@ -73,7 +73,7 @@ def front(table: Table, lines: Sequence[Point], x: str, y: str) -> list[Point]:
 
 
 def _beats(one: Point, other: Point, signs: Mapping[str, float]) -> bool:
-    gains = [sign * (one[name] - other[name]) for name, sign in signs.items()]
+    gains: list[float] = [sign * (one[name] - other[name]) for name, sign in signs.items()]
     return min(gains) >= 0 and max(gains) > 0
 
 
