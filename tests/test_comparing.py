@@ -55,7 +55,8 @@ def test_a_comparison_is_a_table_that_every_verb_takes(store_folder: Path) -> No
         assert one.loss_pct == pytest.approx(dense.top1_pct - one.top1_pct)  # type: ignore[operator]
         assert one.latency_ms_p50 is not None
         assert one.labels == {"method": {"a": "ADMM", "m": "MEST+EM"}[one.row[0]], "constraint": "unstructured", "rate": "4x"}
-    assert admm.rate == pytest.approx(mest.rate, rel=0.02)
+    assert admm.rate == pytest.approx(430_500 / 111_750)  # the first convolution and the last linear layer are dense
+    assert mest.rate >= admm.rate  # type: ignore[operator]  # what grew at the digits' blank border is still zero
     admm_record, mest_record = (next(record for record in found.records if record.row == one.row) for one in (admm, mest))
     assert admm_record.command == "espalier run compare/mine row=admm-unstructured-4x scale=smoke seed=0"
     assert not any(record.variant for record in found.records)
