@@ -7,7 +7,13 @@ from espalier.composing import composed, register_rows, resolved
 from espalier.stepping import assigner, built
 from espalier.tables.published import papers
 
-ROWS = [(f"{paper.name}/{table}", row) for paper in papers().values() for table, rows in paper.rows.items() for row in rows]
+ROWS = [
+    (f"{paper.name}/{table}", row)
+    for paper in papers().values()
+    for table, rows in paper.rows.items()
+    if (paper.folder / "tables" / f"{table}.yaml").is_file()  # not the comparisons of a store
+    for row in rows
+]
 
 
 def test_there_are_rows() -> None:

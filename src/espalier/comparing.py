@@ -125,13 +125,14 @@ def compare(
     contest = planned(grid, scale=scale)
     chosen_seeds = list(seeds or SEEDS[scale])
     title = _checked_name(name or _own_name(contest, tune))
-    fails: dict[str, str] = {}
+    remarks: list[str] = []
     if tune > 1:
-        contest, fails = _tuned(contest, tune, f"{title}-trials", place, scale=scale, seed=chosen_seeds[0], jobs=jobs, console=console)
+        contest, remarks = _tuned(contest, tune, f"{title}-trials", place, scale=scale, seed=chosen_seeds[0], jobs=jobs, console=console)
     table = _filed(contest, title, place, scale=scale, seeds=chosen_seeds, tune=tune)
     outcome = _run(table, place, scale=scale, seeds=chosen_seeds, jobs=jobs, console=console)
     lines = standings(table, scale=scale, store=place)
-    return Comparison(table.name, scale, table.note, lines, fails | outcome.failed, _remarks(table, outcome.records), outcome.records)
+    remarks += _remarks(table, outcome.records)
+    return Comparison(table.name, scale, table.note, lines, outcome.failed, remarks, outcome.records)
 
 
 def compare_words(words: Sequence[str], *, console: Console | None = None) -> Comparison:
@@ -188,8 +189,8 @@ def _checked_name(name: str) -> str:
 
 def _tuned(
     contest: Contest, tune: int, name: str, store: Store, *, scale: str, seed: int, jobs: int, console: Console | None
-) -> tuple[Contest, dict[str, str]]:
-    """Run the trials of every entry at one seed; return the contest with the best of each, and the trials that failed."""
+) -> tuple[Contest, list[str]]:
+    """Run the trials of every entry at one seed; return the contest with the best of each, and a remark on each trial that failed."""
     trials = {entry.row: [tuned(entry, index) for index in range(1, tune + 1)] for entry in contest.entries if not entry.reason}
     rows = [replace(one, row=f"{row}-t{index}") for row, several in trials.items() for index, one in enumerate(several, start=1)]
     table = _filed(replace(contest, entries=rows), name, store, scale=scale, seeds=[seed], tune=tune, trials=True)
@@ -204,7 +205,9 @@ def _tuned(
             continue
         best = several[-max(known)[1] - 1]
         entries.append(replace(best, row=entry.row))
-    return replace(contest, entries=entries), outcome.failed
+    return replace(contest, entries=entries), [
+        f"trial {run} counts as the worst of its contestant: {why}" for run, why in outcome.failed.items()
+    ]
 
 
 def _run(

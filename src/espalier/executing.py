@@ -189,6 +189,7 @@ class _Crew:
         self.store, self.rerun, self.size, self.told = store, rerun, size, told
         self.context = multiprocessing.get_context("spawn")
         self.hands: list[_Hand] = []
+        self.folders: dict[int, list[Path]] = {}  # of each job's steps: naming them reads all their code
 
     def work(self, todo: Sequence[Todo], records: dict[int, Record], outcome: Outcome) -> None:
         """Do the list; on Ctrl-C, or any error of ours, end the processes first."""
@@ -229,8 +230,10 @@ class _Crew:
         return self.hands[-1]
 
     def _undone(self, todo: Todo) -> list[Path]:
-        folders = [self.store.root / ".steps" / name for name in step_folders(todo[2].identity).values()]
-        return [folder for folder in folders if not (folder / "state.json").exists()]
+        index, _, job = todo
+        if index not in self.folders:
+            self.folders[index] = [self.store.root / ".steps" / name for name in step_folders(job.identity).values()]
+        return [folder for folder in self.folders[index] if not (folder / "state.json").exists()]
 
     def _listen(self, records: dict[int, Record], outcome: Outcome) -> None:
         """Take what the hands say, once; let go of those that have died."""
