@@ -35,7 +35,18 @@ def published_cells(name: str) -> dict[str, dict[str, float]]:
     return {row: {title: cell.value for title, cell in entry.cells.items() if isinstance(cell.value, float)} for row, entry in rows}
 
 
+def start_of(model: Mapping[str, Any] | None) -> str:
+    """Return whether training starts from weights that are trained already: ``${start_of:${model}}`` gives ``finetune`` or ``scratch``.
+
+    A model from a user's own function counts as trained: its weights are unknown here.
+    """
+    given = model or {}
+    trained = given.get("pretrained") or given.get("checkpoint") or given.get("_target_") == "espalier.from_python.python_model"
+    return "finetune" if trained else "scratch"
+
+
 OmegaConf.register_new_resolver("published", published_cells, replace=True)
+OmegaConf.register_new_resolver("start_of", start_of, replace=True)
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 
 
