@@ -17,12 +17,16 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from espalier import discovery
 from espalier.constraints.rates import rate_of_sparsity, read_rate_file
+from espalier.importing import make_importable
 from espalier.record import digest
 from espalier.tables.published import paper, rate_file, table
 from espalier.tables.schema import SCALES, Table
 
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
+NEUTRAL_MODEL = ("checkpoint",)  # the same of the model config; checkpoint_digest says what
+WEIGHTS = {"pretrained": False, "checkpoint": None, "checkpoint_digest": None}  # keys of a model config that give it trained weights
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
 OPTIMIZER_DEFAULTS = {"torch.optim.Adam": {"weight_decay": 0.0}}  # the same for an optimizer's keys: PyTorch's own values
@@ -35,18 +39,8 @@ def published_cells(name: str) -> dict[str, dict[str, float]]:
     return {row: {title: cell.value for title, cell in entry.cells.items() if isinstance(cell.value, float)} for row, entry in rows}
 
 
-def start_of(model: Mapping[str, Any] | None) -> str:
-    """Return whether training starts from weights that are trained already: ``${start_of:${model}}`` gives ``finetune`` or ``scratch``.
-
-    A model from a user's own function counts as trained: its weights are unknown here.
-    """
-    given = model or {}
-    trained = given.get("pretrained") or given.get("checkpoint") or given.get("_target_") == "espalier.from_python.python_model"
-    return "finetune" if trained else "scratch"
-
-
 OmegaConf.register_new_resolver("published", published_cells, replace=True)
-OmegaConf.register_new_resolver("start_of", start_of, replace=True)
+discovery.register()
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 
 
@@ -57,8 +51,14 @@ def config_dir() -> Path:
 
 
 def own_config_dir() -> str | None:
-    """Return the user's own folder of configs, ``ESPALIER_CONFIG``, as an absolute path."""
+    """Return the user's own folder of configs, ``ESPALIER_CONFIG``, as an absolute path.
+
+    Raises:
+        ValueError: It is no folder.
+    """
     own = os.environ.get("ESPALIER_CONFIG")
+    if own is not None and not Path(own).is_dir():
+        raise ValueError(f"ESPALIER_CONFIG (--config-dir) is {own}, which is no folder; name the one that holds your configs.")
     return None if own is None else str(Path(own).resolve())
 
 
@@ -147,6 +147,7 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: An override names a key, a group or an option that does not exist.
     """
+    make_importable()
     own = own_config_dir()
     search = [] if own is None else [f"hydra.searchpath=[file://{own}]"]
     with hydra_ready():
@@ -199,7 +200,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(_with_rate(config), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise ValueError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
+        raise discovery.explained(error) from None
     assert isinstance(plain, dict)
     steps = plain["recipe"]["steps"]
     for step_name, step in steps.items():
@@ -250,7 +251,7 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
     identity = {
         "scale": config["scale"],
         "seed": config["seed"],
-        "model": config["model"],
+        "model": None if config["model"] is None else {key: value for key, value in config["model"].items() if key not in NEUTRAL_MODEL},
         "data": None if data is None else {key: value for key, value in data.items() if key not in NEUTRAL_DATA},
         "fingerprint": fingerprint,
         "task": config["task"],
@@ -259,6 +260,11 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
         "test_every_epoch": config["test_every_epoch"],
     }
     return identity | {key: config[key] for key, default in ADDED_LATER.items() if config[key] != default}
+
+
+def refilled(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config for a network that a checkpoint fills: it asks for no trained weights, so that none are downloaded."""
+    return {**model, **{key: value for key, value in WEIGHTS.items() if key in model}}
 
 
 def _without_defaults(step: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from rich.console import Console
 from torch import nn
 
-from espalier.composing import config_dir, own_config_dir
+from espalier.composing import config_dir, own_config_dir, refilled
 from espalier.frames import Cpu
 from espalier.inventory import matching
 from espalier.packing import content_digest, unpack
@@ -82,7 +82,8 @@ def trained_model(record: Record, store: Store) -> nn.Module:
         raise ValueError(f"{error} To mend it, {way_out}") from error
     if present != record.checkpoint:
         raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(record.checkpoint)[:12]}; {way_out}")
-    model = rewritten(model_of(record.config), meta.get("rewrites", []))
+    config = {**record.config, "model": refilled(record.config["model"])}
+    model = rewritten(model_of(config), meta.get("rewrites", []))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -21,7 +21,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from espalier.code import code_digest, is_stale, step_digests
-from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
+from espalier.composing import composed, identity_of, refilled, register_rows, resolved, step_keys
 from espalier.data import ImageData
 from espalier.devices import cpu
 from espalier.figures import final_figures
@@ -29,7 +29,7 @@ from espalier.files import WAY_OUT, make_folder
 from espalier.frames.cpu import Cpu
 from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
-from espalier.refusals import refuse_constraints, refuse_idle_rates
+from espalier.refusals import refuse_constraints, refuse_idle_rates, refuse_network
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.steps.measuring import is_measuring
@@ -130,6 +130,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
     """
     folder = store.folder(job.name)
     if store.find(job.name) is None:
+        refuse_network(job.config, job.data)
         refuse_constraints(job.config, job.data.input_shape)
     make_folder(folder)
     with _alone(folder, job.name):
@@ -175,8 +176,9 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
     keys = step_keys(job.identity)
     folders = {name: store.root / ".steps" / folder for name, folder in step_folders(job.identity).items()}
     state = run_steps(job.config, keys=keys, folders=folders, data=job.data, on_epoch=tell)
-    model = state.rebuilt(partial(model_of, job.config))
-    meta = {"model": job.config["model"], "row": job.name}
+    final = {**job.config, "model": refilled(job.config["model"])}
+    model = state.rebuilt(partial(model_of, final))
+    meta = {"model": final["model"], "row": job.name}
     metrics, packed = final_figures(state, model, data=job.data, path=store.folder(job.name) / "model.safetensors", meta=meta)
     record = Record(
         **{key: job.config[key] for key in ("paper", "table", "row", "scale", "seed")},
