@@ -155,6 +155,8 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
             return compose("config", overrides=[*rewrite(name, overrides), *search])
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, overrides)) from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"a config is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:

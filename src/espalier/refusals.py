@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from espalier.composing import resolved
 from espalier.data import ImageData
@@ -114,4 +115,11 @@ def refuse_constraints(config: Mapping[str, Any], input_shape: Sequence[int]) ->
         try:
             assigner(constraint, input_shape)(model)
         except ValueError as error:
-            raise ValueError(f"step '{name}': {error}") from error
+            raise ValueError(f"step '{name}': {error}{_kind(model, str(error))}") from error
+
+
+def _kind(model: nn.Module, message: str) -> str:
+    """Return a sentence on the rule that leaves out all layers of a kind, where a message speaks of a depthwise convolution."""
+    convolutions = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    thin = any(module.groups == module.in_channels > 1 and message.startswith(f"{name}.") for name, module in convolutions)
+    return " The rule 'depthwise' in constraint.skip leaves out all convolutions of one input channel a group." if thin else ""
