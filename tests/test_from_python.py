@@ -161,5 +161,5 @@ def test_a_target_that_gives_no_data_is_named(target: str, message: str) -> None
 
 def test_other_classes_than_stated_are_named() -> None:
     config = {**data_of("own_functions:arrays")["data"], "num_classes": 4}
-    with pytest.raises(ValueError, match="data.num_classes=4, but python has 3"):
+    with pytest.raises(ValueError, match=r"data\.num_classes=4, but python has 3"):
         python_data(**{key: value for key, value in config.items() if key != "_target_"})

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import espalier
 from espalier import cli
 from espalier.composing import composed, resolved
+from espalier.importing import imported
 from espalier.packing import unpack
 from espalier.record import Record
 from espalier.running import run
@@ -66,7 +67,7 @@ def test_a_network_and_photographs_of_ones_own_train_load_and_measure(folder: Pa
     assert "root" not in record.config["data"]
     assert dict(record.config["steps"])["train"]["optimizer"]["lr"] == 0.01, "weights of unknown origin start as trained ones"
     path = folder / "runs" / record.name / "model.safetensors"
-    with pytest.raises(ValueError, match="names .*own_net_under_test:Net; pass trust=True"):
+    with pytest.raises(ValueError, match=r"names .*own_net_under_test:Net; pass trust=True"):
         espalier.load(path)
     model = espalier.load(path, trust=True)
     kept = model.get_submodule("second").weight.detach().flatten(1).any(1)
@@ -77,10 +78,8 @@ def test_a_network_and_photographs_of_ones_own_train_load_and_measure(folder: Pa
 
 
 def test_weights_of_ones_own_are_known_by_content_not_by_place(folder: Path) -> None:
-    import own_net_under_test
-
     torch.manual_seed(3)
-    torch.save(own_net_under_test.Net(5).state_dict(), "five.pt")
+    torch.save(imported("own_net_under_test:Net", "model.target")(5).state_dict(), "five.pt")
     shutil.copy("five.pt", "copy.pt")
     words = ("recipe=train", "budgets.smoke.train=1")
     record = own("model.checkpoint=five.pt", *words)
@@ -112,7 +111,7 @@ def test_a_papers_row_takes_a_network_of_timm_and_photographs() -> None:
     [
         (["model=lenet5", "model.in_channels=3"], r"cannot take images of imagefolder, \(3, 16, 16\): .*data\.size"),
         (["model=resnet8_cifar", "model.num_classes=4", "model.width=0.25"], "has 4 outputs, imagefolder has 3 classes"),
-        (["model=python", "model.target=torch.nn:Flatten", "model.args={start_dim: 1}"], r"has 768 outputs, imagefolder has 3 classes"),
+        (["model=python", "model.target=torch.nn:Flatten", "model.args.start_dim=1"], r"has 768 outputs, imagefolder has 3 classes"),
         (["model=python", "model.target=torch.nn:Identity"], r"gives a tensor of shape \(1, 3, 16, 16\) for one image"),
         (["model=timm", "model.name=test_resnet", "data.size=32", "data.batch_size=20"], r"21 training images in batches of 20 leave one"),
         (["model=python", "model.target=own_net_under_test:Nett"], "has no 'Nett'; did you mean 'Net'"),

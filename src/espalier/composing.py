@@ -26,6 +26,7 @@ from espalier.tables.schema import SCALES, Table
 
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
 NEUTRAL_MODEL = ("checkpoint",)  # the same of the model config; checkpoint_digest says what
+OPEN = ("model.args", "data.args")  # keys that hold whatever a function of the user's takes
 WEIGHTS = {"pretrained": False, "checkpoint": None, "checkpoint_digest": None}  # keys of a model config that give it trained weights
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
@@ -126,6 +127,8 @@ def rewrite(name: str, overrides: Sequence[str]) -> list[str]:
                 for row in value.split(","):
                     published.row(row)
             rewritten.append(f"+row/{published.paper}/{published.table}={value}")
+        elif key in OPEN or key.rpartition(".")[0] in OPEN:
+            rewritten.append(f"++{override}")
         else:
             rewritten.append(override)
     return rewritten

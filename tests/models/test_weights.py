@@ -40,7 +40,7 @@ def test_a_head_for_other_classes_is_left_out_and_said_so(tmp_path: Path, caplog
         fill(target, tmp_path / "w.pt", None)
     assert torch.equal(target[0].weight, source[0].weight)
     assert torch.equal(target[3].weight, before)
-    assert "the head (3.bias, 3.weight) is for other classes and is left out" in caplog.text
+    assert "the head (3.weight, 3.bias) is for other classes and is left out" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_head_for_other_classes_is_left_out_and_said_so(tmp_path: Path, caplog
     [
         (
             net(5, width=6).state_dict(),
-            r"0\.weight is (6, 3, 3, 3) in the file, (4, 3, 3, 3) in the network; only the head (3.*) may differ",
+            "0.weight is (6, 3, 3, 3) in the file, (4, 3, 3, 3) in the network; only the head (3.*) may differ",
         ),
         ({**net(5).state_dict(), "extra": torch.zeros(1)}, "it also holds extra"),
         (
@@ -61,7 +61,7 @@ def test_a_head_for_other_classes_is_left_out_and_said_so(tmp_path: Path, caplog
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=re.escape(message).replace(r"\\\.", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         fill(net(5), tmp_path / "w.pt", None)
 
 

@@ -47,7 +47,7 @@ def fill(model: nn.Module, path: str | Path, sha256: str | None) -> None:
     resized = [name for name in own if name in weights and weights[name].shape != own[name].shape]
     lacking = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
-    dropped = sorted({*resized, *(name for name in lacking if name.startswith(head))} if head else resized)
+    dropped = [name for name in own if name in resized or (head and name in lacking and name.startswith(head))]
     if wrong := [name for name in dropped if not head or not name.startswith(head)]:
         shapes = f"{tuple(weights[wrong[0]].shape)} in the file, {tuple(own[wrong[0]].shape)} in the network"
         raise ValueError(f"{path} does not fit {type(model).__name__}: {wrong[0]} is {shapes}; only the head ({head}*) may differ.")
