@@ -150,7 +150,6 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: An override names a key, a group or an option that does not exist.
     """
-    make_importable()
     own = own_config_dir()
     search = [] if own is None else [f"hydra.searchpath=[file://{own}]"]
     with hydra_ready():
@@ -201,7 +200,8 @@ def _dotted(content: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Return the config with every interpolation resolved and every rate file read into its constraint."""
+    """Return the config with every interpolation resolved and every rate file read into its constraint; its targets can be imported."""
+    make_importable()
     try:
         plain = OmegaConf.to_container(_with_rate(config), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:

@@ -8,7 +8,7 @@ import torch
 
 from espalier.data.augment import Augment
 from espalier.data.files import MissingDataError
-from espalier.data.imagenet import Picture, decoded, listing
+from espalier.data.imagenet import Picture, decoded, listing, sources
 from espalier.data.module import ImageData
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
 
@@ -69,11 +69,12 @@ def imagefolder(
         CorruptDataError: A file is no complete image.
         ValueError: The folders hold no classes, fewer than two, or different ones, or a class has too few images to be divided.
     """
-    parts = {split: listing(folder) for split, folder in _folders(root).items()}
     classes = class_names(root)
+    parts = {split: listing(folder)[0] for split, folder in _folders(root).items()}
     train, val, test = _divided(parts, classes, num_train=num_train, val_share=val_share, test_share=test_share)
-    form = {"resize": resize, "size": size, "interpolation": interpolation, "channels": in_channels}
-    everything = decoded([*train, *val, *test], **form, unit=f"images of {root}")
+    everything = decoded(
+        [*train, *val, *test], resize=resize, size=size, interpolation=interpolation, channels=in_channels, unit=f"images of {root}"
+    )
     ends = [0, len(train), len(train) + len(val), len(everything)]
     splits = [Split(everything.images[start:end], everything.labels[start:end]) for start, end in pairwise(ends)]
     data = ImageData(
@@ -93,14 +94,14 @@ def imagefolder(
 
 
 def class_names(root: str | None) -> list[str]:
-    """Return the classes of a folder of images, in the order of their numbers; no image is opened.
+    """Return the classes of a folder of images, in the order of their numbers; the classes' own folders are not read.
 
     Raises:
         MissingDataError: There is no such folder.
-        ValueError: It holds no classes, fewer than two, or its parts hold different ones; a class holds no image.
+        ValueError: It holds no classes, fewer than two, or its parts hold different ones.
     """
     folders = _folders(root)
-    found = {split: listing(folder)[1] for split, folder in folders.items()}
+    found = {split: list(sources(folder).values()) for split, folder in folders.items()}
     first, names = next(iter(found.items()))
     for split, others in found.items():
         if others != names:
@@ -127,19 +128,18 @@ def _folders(root: str | None) -> dict[str, Path]:
         raise ValueError(f"{root} holds {', '.join(parts)}, but no train; {FORMS}.")
     places = parts or {"all": folder}
     for place in places.values():
-        if not any((path.is_dir() or path.suffix == ".tar") and not path.name.startswith(".") for path in place.iterdir()):
+        if not sources(place):
             raise ValueError(f"{place} holds no folders of classes, but {_shown(_names(place))}; {FORMS}.")
     return places
 
 
 def _divided(
-    parts: dict[str, tuple[list[Picture], list[str]]], classes: Sequence[str], *, num_train: int | None, val_share: float, test_share: float
+    found: dict[str, list[Picture]], classes: Sequence[str], *, num_train: int | None, val_share: float, test_share: float
 ) -> tuple[list[Picture], list[Picture], list[Picture]]:
     """Return the pictures of training, validation and test."""
     for key, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 < share < 1:
             raise ValueError(f"data.{key}={share:g}; it is a share of the images, between 0 and 1.")
-    found = {split: pictures for split, (pictures, _) in parts.items()}
     if set(found) == set(SPLITS):
         train, val, test = (found[split] for split in SPLITS)
         train = _picked(train, stratified(_labels(train), num_train, SPLIT_SEED)) if num_train is not None else train

@@ -52,6 +52,13 @@ class Form(NamedTuple):
     mode: str
 
 
+def sources(folder: Path) -> dict[Path, str]:
+    """Return the folder or tar of each class below ``folder`` -> the class's name, in the order of names; nothing in them is read."""
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = {path: path.name if path.is_dir() else path.stem for path in visible if path.is_dir() or path.suffix == ".tar"}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
 def listing(folder: Path) -> tuple[list[Picture], list[str]]:
     """Return the images below ``folder`` in the order of classes and names, and the names of the classes.
 
@@ -66,14 +73,12 @@ def listing(folder: Path) -> tuple[list[Picture], list[str]]:
             f"there is no {folder}. Point ESPALIER_DATA at a folder that holds imagenet/train and imagenet/val, each with a folder or a "
             "tar for every class; ImageNet is had from image-net.org, under its terms. scale=smoke needs no files."
         )
-    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = {path: path.name if path.is_dir() else path.stem for path in visible if path.is_dir() or path.suffix == ".tar"}
-    sources = sorted(found, key=found.__getitem__)
-    names = [found[path] for path in sources]
+    found = sources(folder)
+    names = list(found.values())
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{folder} holds {len(names)} classes ({len(set(names))} different names); give one folder or tar a class.")
     pictures: list[Picture] = []
-    for label, source in enumerate(sources):
+    for label, source in enumerate(found):
         archive = None if source.is_dir() else source
         files = [str(path) for path in source.rglob("*")] if archive is None else _members(archive)
         images = sorted(file for file in files if file.lower().endswith(SUFFIXES) and not Path(file).name.startswith("."))

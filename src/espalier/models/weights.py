@@ -45,7 +45,7 @@ def fill(model: nn.Module, path: str | Path, sha256: str | None) -> None:
     weights, own = _read(Path(path)), model.state_dict()
     head = _head(model)
     resized = [name for name in own if name in weights and weights[name].shape != own[name].shape]
-    lacking = [name for name in own if name not in weights]
+    lacking = [name for name in own if name not in weights and not name.endswith(".num_batches_tracked")]  # which old files lack
     unknown = [name for name in weights if name not in own]
     dropped = [name for name in own if name in resized or (head and name in lacking and name.startswith(head))]
     if wrong := [name for name in dropped if not head or not name.startswith(head)]:
