@@ -37,7 +37,8 @@ def fixed():
 def no_net():
     return "net"
 
-def arrays(count=12):
+def arrays(count=12, labels=(0, 1, 2)):
+    assert isinstance(labels, tuple | list)
     def part(number):
         return np.full((number, 1, 8, 8), 7, dtype=np.uint8), np.arange(number) % 3
     return part(count), part(6), part(6)
@@ -157,6 +158,12 @@ def test_classes_and_channels_are_found_and_networks_read_them(target: str, clas
 def test_a_target_that_gives_no_data_is_named(target: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^data.target={re.escape(target)}.*{message}"):
         data_of(target)
+
+
+def test_arguments_reach_the_function_as_pythons_own() -> None:
+    words = ["row=pruned", "data=python", "data.target=own_functions:arrays", "data.args.count=9", "data.args.labels=[0,1]"]
+    config = resolved(composed("own/model", words))
+    assert len(built(config["data"]).train) == 9
 
 
 def test_other_classes_than_stated_are_named() -> None:

@@ -6,7 +6,7 @@ Each function is a resolver: ``${classes_in:${.root}}`` in a config calls ``clas
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -21,7 +21,9 @@ def fact_of(key: str, target: str, args: Mapping[str, Any]) -> int:
     """Return ``num_classes`` or ``in_channels`` of the data that a user's function gives."""
     from espalier.from_python import data_facts  # noqa: PLC0415  brings torch
 
-    return data_facts(target, args)[key]
+    plain = OmegaConf.to_container(args, resolve=True) if isinstance(args, DictConfig) else args
+    assert isinstance(plain, Mapping)
+    return data_facts(target, {str(name): value for name, value in plain.items()})[key]
 
 
 def input_of(key: str, model: Mapping[str, Any] | None, of: int | None = None) -> Any:

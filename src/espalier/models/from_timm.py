@@ -11,8 +11,11 @@ from espalier.models.weights import fill
 
 WIDTHS = (0.35, 0.5, 1.0, 1.4)  # of MobileNet-V2 in timm
 PLAIN_INPUT: dict[str, Any] = {  # ImageNet's usual
-    **{"size": 224, "crop": 0.875, "interpolation": "bilinear"},
-    **{"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    "size": 224,
+    "crop": 0.875,
+    "interpolation": "bilinear",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
 }
 TAKEN = ("pretrained", "num_classes", "in_chans", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
