@@ -55,9 +55,10 @@ def imported(target: str | None, key: str) -> Callable[..., Any]:
         known = [other for other, value in vars(found).items() if callable(value) and not other.startswith("_")]
         near = did_you_mean(name, known) if known else "it has nothing to call"
         raise ValueError(f"{key}={target}: {getattr(found, '__file__', None) or module} has no '{name}'; {near}.")
-    if not callable(value := getattr(found, name)):
-        raise ValueError(f"{key}={target} is a {type(value).__name__}, nothing to call; name a function or a class.")
-    return value
+    function: Callable[..., Any] = getattr(found, name)
+    if not callable(function):
+        raise ValueError(f"{key}={target} is a {type(function).__name__}, nothing to call; name a function or a class.")
+    return function
 
 
 def called(target: str | None, key: str, *, always: Mapping[str, Any], where_taken: Mapping[str, Any]) -> Any:
