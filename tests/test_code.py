@@ -113,6 +113,19 @@ def test_ones_own_module_counts_with_what_it_imports(tmp_path: Path, monkeypatch
     assert code_digest(config) != before
 
 
+@pytest.mark.parametrize("name", ["net_with_colon_under_test:net", "net_with_dot_under_test.net"])
+def test_the_function_behind_model_python_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    module = name[: -len(":net")]
+    path = tmp_path / f"{module}.py"
+    path.write_text("def net(): return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = {"model": {"_target_": "espalier.from_python.python_model", "target": name}}
+    before = code_digest(config)
+    assert {module, "espalier.from_python"} <= modules(targets(config)).keys()
+    path.write_text("def net(): return 22\n")
+    assert code_digest(config) != before
+
+
 def test_a_file_that_does_not_parse_counts_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_under_test.py").write_text("def (")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,16 +1,34 @@
 """The shell: a thin layer over the public Python interface, without torch until a verb needs it."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import espalier
 from espalier import printing
 from espalier.completion import complete_comparison, complete_override, complete_packable, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
-app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
+
+class Verbs(TyperGroup):
+    """The verbs; ``--config-dir`` may stand before a verb or anywhere behind it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first: list[str] = []
+        rest: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--config-dir":
+                first += [word, *[value for value in [next(words, None)] if value is not None]]
+            else:
+                (first if word.startswith("--config-dir=") else rest).append(word)
+        return super().parse_args(ctx, [*first, *rest])
+
+
+app = typer.Typer(cls=Verbs, no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Scale = Annotated[str | None, typer.Option("--scale", "-s", help="Default: the highest scale that has records.")]
@@ -24,6 +42,23 @@ def main() -> None:
     """Run the command line; errors a user can mend come as one line."""
     with readable_errors():
         app()
+
+
+@app.callback()
+def shared(
+    config_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own folder: configs in constraint/, method/, model/, ..., papers in experiments/, Python in code/. "
+            "Any verb takes it; ESPALIER_CONFIG says the same.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Rerun, sweep, compare and measure papers on fitting neural networks to hardware."""
+    if config_dir is not None:
+        os.environ["ESPALIER_CONFIG"] = str(config_dir.resolve())
 
 
 @app.command()
@@ -70,6 +105,13 @@ def run(
     \b
     # also those whose code has changed since
     espalier run progressive-admm/lenet5 rerun=stale
+
+    \b
+    # your own network and photographs: a folder of class folders
+    espalier run own/model model=timm model.name=resnet18.a1_in1k \\
+        model.pretrained=true data=imagefolder data.root=FOLDER rate=4
+    espalier run own/model model=python model.target=my_code:net \\
+        data=python data.target=my_code:data constraint=channel
 
     \b
     # print the config; print layers, sets, rates and epochs

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier import HOMES
+from espalier.importing import dotted, make_importable
 from espalier.record import Record
 
 STEPPING = ("espalier.stepping",)  # runs the steps of every row
@@ -31,6 +32,7 @@ def code_digest(config: Mapping[str, Any], roots: Iterable[str] = (*STEPPING, *F
         config: A run's identity, or a part of it: every ``_target_`` in it is a place to start from.
         roots: Further places to start from: the machinery that no config names.
     """
+    make_importable()
     found = modules([*roots, *targets(config)])
     texts = {name: _read(path, _stamp(path)).text for name, path in found.items()}
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
@@ -57,10 +59,12 @@ def step_digests(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def targets(config: Any) -> Iterator[str]:
-    """Yield every ``_target_`` below ``config``."""
+    """Yield every ``_target_`` below ``config``, and what ``model=python`` and ``data=python`` name beside it."""
     if isinstance(config, Mapping):
         if isinstance(target := config.get("_target_"), str):
             yield target
+            if isinstance(own := config.get("target"), str):  # of model=python and data=python
+                yield dotted(own)
         config = list(config.values())
     if isinstance(config, list | tuple):
         for item in config:

@@ -1,5 +1,7 @@
 """What the shell completes: tables, rows, scales, config groups and their options."""
 
+from pathlib import Path
+
 import typer
 
 
@@ -25,13 +27,15 @@ def complete_packable(incomplete: str) -> list[str]:
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
-    from espalier.composing import config_dir  # noqa: PLC0415
+    from espalier.composing import config_dir, own_config_dir  # noqa: PLC0415
     from espalier.tables.published import table  # noqa: PLC0415
     from espalier.tables.schema import SCALES  # noqa: PLC0415
 
     key, separator, _ = incomplete.partition("=")
+    folders = [config_dir(), *(Path(own) for own in [own_config_dir()] if own is not None)]
     if not separator:
-        groups = [path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in ("experiment", "contestant")]
+        own = ("experiment", "experiments", "code", "contestant")  # no groups of settings
+        groups = sorted({path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name not in own})
         return [f"{name}=" for name in ["row", "scale", "seed", "rate", "rerun", *groups] if name.startswith(incomplete)]
     if key == "row":
         options = list(table(context.params["name"]).runnable)
@@ -40,7 +44,7 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     elif key == "rerun":
         options = ["stale"]
     else:
-        options = [path.stem for path in (config_dir() / key).glob("*.yaml")]
+        options = list({path.stem for folder in folders for path in (folder / key).glob("*.yaml")})
     return [choice for choice in (f"{key}={option}" for option in sorted(options)) if choice.startswith(incomplete)]
 
 

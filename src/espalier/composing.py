@@ -17,12 +17,17 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from espalier import discovery
 from espalier.constraints.rates import rate_of_sparsity, read_rate_file
+from espalier.importing import make_importable
 from espalier.record import digest
 from espalier.tables.published import paper, rate_file, table
 from espalier.tables.schema import SCALES, Table
 
 NEUTRAL_DATA = ("root",)  # keys of the data config that say where, not what
+NEUTRAL_MODEL = ("checkpoint",)  # the same of the model config; checkpoint_digest says what
+OPEN = ("model.args", "data.args")  # keys that hold whatever a function of the user's takes
+WEIGHTS = {"pretrained": False, "checkpoint": None, "checkpoint_digest": None}  # keys of a model config that give it trained weights
 TRAINER_IDENTITY = ("gradient_clip_val", "precision", "accumulate_grad_batches")  # keys of the trainer that can change a result
 ADDED_LATER = {"num_threads": 1, "bn_images": 2000}  # left out of an identity at these values, so that runs made before keep theirs
 OPTIMIZER_DEFAULTS = {"torch.optim.Adam": {"weight_decay": 0.0}}  # the same for an optimizer's keys: PyTorch's own values
@@ -36,6 +41,7 @@ def published_cells(name: str) -> dict[str, dict[str, float]]:
 
 
 OmegaConf.register_new_resolver("published", published_cells, replace=True)
+discovery.register()
 OmegaConf.register_new_resolver("multiply", lambda left, right: int(left) * int(right), replace=True)
 OmegaConf.register_new_resolver("total", lambda *parts: sum(map(int, parts)), replace=True)
 
@@ -61,8 +67,14 @@ def config_dir() -> Path:
 
 
 def own_config_dir() -> str | None:
-    """Return the user's own folder of configs, ``ESPALIER_CONFIG``, as an absolute path."""
+    """Return the user's own folder of configs, ``ESPALIER_CONFIG``, as an absolute path.
+
+    Raises:
+        ValueError: It is no folder.
+    """
     own = os.environ.get("ESPALIER_CONFIG")
+    if own is not None and not Path(own).is_dir():
+        raise ValueError(f"ESPALIER_CONFIG (--config-dir) is {own}, which is no folder; name the one that holds your configs.")
     return None if own is None else str(Path(own).resolve())
 
 
@@ -137,6 +149,8 @@ def rewrite(name: str, overrides: Sequence[str]) -> list[str]:
                 for row in value.split(","):
                     published.row(row)
             rewritten.append(f"+row/{published.paper}/{published.table}={value}")
+        elif key in OPEN or key.rpartition(".")[0] in OPEN:
+            rewritten.append(f"++{override}")
         else:
             rewritten.append(override)
     return rewritten
@@ -170,6 +184,8 @@ def composed_words(words: Sequence[str], own_words: Sequence[str]) -> DictConfig
             return compose("config", overrides=[*words, *search])
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explain(error, own_words)) from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"a config is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -211,14 +227,12 @@ def _dotted(content: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Return the config with every interpolation resolved and every rate file read into its constraint."""
+    """Return the config with every interpolation resolved and every rate file read into its constraint; its targets can be imported."""
+    make_importable()
     try:
         plain = OmegaConf.to_container(_with_rate(config), resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, ValueError):  # a resolver's own words
-            raise ValueError(str(error.__cause__)) from error
-        cause = str(error).splitlines()[0].partition("ValueError raised while resolving interpolation: ")  # a resolver's own words
-        raise ValueError(cause[2] or f"the config does not resolve: {cause[0]}") from error
+        raise discovery.explained(error) from None
     assert isinstance(plain, dict)
     steps = plain["recipe"]["steps"]
     for step_name, step in steps.items():
@@ -269,7 +283,7 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
     identity = {
         "scale": config["scale"],
         "seed": config["seed"],
-        "model": config["model"],
+        "model": None if config["model"] is None else {key: value for key, value in config["model"].items() if key not in NEUTRAL_MODEL},
         "data": None if data is None else {key: value for key, value in data.items() if key not in NEUTRAL_DATA},
         "fingerprint": fingerprint,
         "task": config["task"],
@@ -278,6 +292,11 @@ def identity_of(config: Mapping[str, Any], fingerprint: str | None) -> dict[str,
         "test_every_epoch": config["test_every_epoch"],
     }
     return identity | {key: config[key] for key, default in ADDED_LATER.items() if config[key] != default}
+
+
+def refilled(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's config for a network that a checkpoint fills: it asks for no trained weights, so that none are downloaded."""
+    return {**model, **{key: value for key, value in WEIGHTS.items() if key in model}}
 
 
 def _without_defaults(step: Mapping[str, Any]) -> dict[str, Any]:

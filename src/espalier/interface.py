@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from espalier.constraints import Assignment, Constraint, Sparse, Structure, Target, assign, prunable, structure
 from espalier.frames import Cpu
+from espalier.importing import make_importable
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import digest
 from espalier.rewrites import Rewrite, rewritten, shrunk, silence, untrusted
@@ -157,6 +158,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
         if not config:
             raise ValueError(f"{path} does not say how to rebuild its model; pass one: espalier.load(path, model).")
         _check_trust(path, config, trust=trust)
+        make_importable()
         model = instantiate(config)
     assert model is not None
     _check_trust(path, meta.get("rewrites", []), trust=trust)
@@ -171,7 +173,10 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
 
 
 def _check_trust(path: str | Path, config: Any, *, trust: bool) -> None:
-    if not trust and (names := untrusted(config, TRUSTED)):
+    names = untrusted(config, TRUSTED)
+    if isinstance(config, Mapping) and "target" in config:
+        names.append(str(config["target"]))  # of model=python
+    if not trust and names:
         raise ValueError(f"{path} names {', '.join(names)}; pass trust=True if you know the file, or the model itself.")
 
 

@@ -85,9 +85,7 @@ def papers(store: Store | None = None) -> list[PaperSummary]:
     """Return every paper: its tables, the rows that can be rerun, and how many claims hold; comparisons are none."""
     own = own_records(store)
     found = []
-    for paper in published.papers().values():
-        if paper.name == published.COMPARISONS:
-            continue
+    for paper in (paper for paper in published.papers().values() if not paper.facts.house):
         words: list[str] = [verdict.verdict for verdict in judge(paper, own, stale=_stale(own, paper.name))]
         tally = {word: words.count(word) for word in VERDICTS}
         found.append(PaperSummary(paper.name, paper.table_names, sum(map(len, paper.rows.values())), tally))

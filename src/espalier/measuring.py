@@ -11,8 +11,9 @@ from hydra.utils import get_object
 from rich.console import Console
 from torch import nn
 
-from espalier.composing import config_dir, own_config_dir
+from espalier.composing import config_dir, own_config_dir, refilled
 from espalier.frames import Cpu
+from espalier.importing import make_importable
 from espalier.inventory import matching
 from espalier.packing import content_digest, unpack
 from espalier.progress import progress_bar
@@ -82,7 +83,9 @@ def trained_model(record: Record, store: Store) -> nn.Module:
         raise ValueError(f"{error} To mend it, {way_out}") from error
     if present != record.checkpoint:
         raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(record.checkpoint)[:12]}; {way_out}")
-    model = rewritten(model_of(record.config), meta.get("rewrites", []))
+    make_importable()
+    config = {**record.config, "model": refilled(record.config["model"])}
+    model = rewritten(model_of(config), meta.get("rewrites", []))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from espalier.composing import resolved
+from espalier.data import ImageData
 from espalier.methods.groups import check_grouped
 from espalier.stepping import assigner, built, model_of
 from espalier.steps import decide
@@ -49,6 +50,48 @@ def _why_idle(config: DictConfig) -> str:
     return f"none of its steps ({', '.join(steps)}) reads it; leave it out."
 
 
+def refuse_network(config: Mapping[str, Any], data: ImageData) -> None:
+    """Check with one image of zeros that a row's untrained network takes the data's images and has an output for each class.
+
+    Where the last training batch holds one image, it is also checked that the network can train on one. Generators are left as they were.
+
+    Args:
+        config: The resolved config.
+        data: The data set.
+
+    Raises:
+        ValueError: It does not; the message names both sides.
+    """
+    with torch.random.fork_rng():
+        model = model_of(config).eval()
+    image, what = torch.zeros(1, *data.input_shape), str(config["model"]["_target_"])
+    try:
+        with torch.no_grad():
+            logits = model(image)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # what layers, and timm's checks of sizes, raise
+        raise ValueError(
+            f"the network ({what}) cannot take images of {data.name}, {tuple(data.input_shape)}: {str(error).splitlines()[0]} "
+            "Choose a network for that size, or change the images (data.size) or what the network is built for (model.args.img_size)."
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"the network ({what}) gives {found} for one image; a classifier gives logits of shape (1, {data.num_classes}).")
+    if logits.shape[1] != data.num_classes:
+        raise ValueError(
+            f"the network ({what}) has {logits.shape[1]} outputs, {data.name} has {data.num_classes} classes; give the network that many "
+            "(model.num_classes, or the argument of model.target that says so)."
+        )
+    if len(data.train) % data.batch_size == 1:
+        try:
+            with torch.random.fork_rng(), torch.no_grad():
+                model.train()(image)
+        except ValueError as error:  # batch norm without statistics
+            raise ValueError(
+                f"{len(data.train)} training images in batches of {data.batch_size} leave one over, which this network cannot train on "
+                f"({error}); set data.batch_size to {data.batch_size + 1} or so."
+            ) from error
+
+
 def refuse_constraints(config: Mapping[str, Any], input_shape: Sequence[int]) -> None:
     """Check that the layers of a row's untrained network can be given the sets its steps name; generators are left as they were.
 
@@ -75,7 +118,7 @@ def refuse_constraints(config: Mapping[str, Any], input_shape: Sequence[int]) ->
         try:
             assigner(constraint, input_shape)(model)
         except ValueError as error:
-            raise ValueError(f"step '{name}': {error}") from error
+            raise ValueError(f"step '{name}': {error}{_kind(model, str(error))}") from error
 
 
 def refuse_methods(config: Mapping[str, Any], model: nn.Module, input_shape: Sequence[int]) -> None:
@@ -106,3 +149,10 @@ def refuse_methods(config: Mapping[str, Any], model: nn.Module, input_shape: Seq
                 check_grouped(assignment, f"step '{name}'")
         except ValueError as error:
             raise ValueError(f"step '{name}': {error}") from error
+
+
+def _kind(model: nn.Module, message: str) -> str:
+    """Return a sentence on the rule that leaves out all layers of a kind, where a message speaks of a depthwise convolution."""
+    convolutions = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    thin = any(module.groups == module.in_channels > 1 and message.startswith(f"{name}.") for name, module in convolutions)
+    return " The rule 'depthwise' in constraint.skip leaves out all convolutions of one input channel a group." if thin else ""

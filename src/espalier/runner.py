@@ -20,7 +20,7 @@ from torch import nn
 
 from espalier.checkout import git, is_checkout
 from espalier.code import code_digest, is_stale, step_digests
-from espalier.composing import composed, identity_of, register_rows, resolved, step_keys
+from espalier.composing import composed, identity_of, refilled, register_rows, resolved, step_keys
 from espalier.data import ImageData
 from espalier.devices import cpu
 from espalier.figures import final_figures
@@ -29,7 +29,7 @@ from espalier.frames.cpu import Cpu
 from espalier.frames.machine import SHARE
 from espalier.packing import PackReport
 from espalier.record import DataSource, Measurement, Record, Store, digest
-from espalier.refusals import refuse_constraints, refuse_idle_rates
+from espalier.refusals import refuse_constraints, refuse_idle_rates, refuse_network
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.steps.measuring import is_measuring
@@ -133,6 +133,7 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
     """
     folder = store.folder(job.name)
     if store.find(job.name) is None:
+        refuse_network(job.config, job.data)
         refuse_constraints(job.config, job.data.input_shape)
     make_folder(folder)
     with _alone(folder, job.name):
@@ -183,8 +184,9 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
         state = run_steps(job.config, keys=keys, folders=folders, data=turns.watched(job.data), on_epoch=tell)
     finally:
         SHARE.give_up()
-    model = state.rebuilt(partial(model_of, job.config))
-    meta = {"model": job.config["model"], "row": job.name}
+    final = {**job.config, "model": refilled(job.config["model"])}
+    model = state.rebuilt(partial(model_of, final))
+    meta = {"model": final["model"], "row": job.name}
     metrics, packed = final_figures(state, model, data=job.data, path=store.folder(job.name) / "model.safetensors", meta=meta)
     record = Record(
         **{key: job.config[key] for key in ("paper", "table", "row", "scale", "seed")},

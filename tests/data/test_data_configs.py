@@ -37,7 +37,12 @@ def test_configs_of_existing_records_have_no_new_key(data: str) -> None:
 
 
 def test_every_data_config_builds_or_names_what_is_missing() -> None:
+    own = {"imagefolder": r"needs data\.root", "python": r"data\.target is not given"}  # of the user's, found when the config resolves
     for path in sorted((config_dir() / "data").glob("*.yaml")):
+        if path.stem in own:
+            with pytest.raises(ValueError, match=own[path.stem]):
+                resolved(composed(TABLE, [f"data={path.stem}"]))
+            continue
         config = resolved(composed(TABLE, [f"data={path.stem}"]))["data"]
         if path.stem.startswith("digits"):
             assert built(config).name == path.stem

@@ -5,6 +5,7 @@ from espalier.data.cifar import cifar
 from espalier.data.digits import digits, digits_rgb
 from espalier.data.forgetting import Forgetting, Removal
 from espalier.data.form import ImageFormat
+from espalier.data.imagefolder import imagefolder
 from espalier.data.imagenet import imagenet, imagenet_sample
 from espalier.data.loader import TensorLoader
 from espalier.data.mnist import mnist
@@ -28,6 +29,7 @@ __all__ = [
     "cifar",
     "digits",
     "digits_rgb",
+    "imagefolder",
     "imagenet",
     "imagenet_sample",
     "mnist",

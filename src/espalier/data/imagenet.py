@@ -1,4 +1,4 @@
-"""ImageNet and other photographs sorted by class: a folder of images or a tar for each class, decoded once into memory.
+"""ImageNet and other images sorted by class: a folder of images or a tar for each class, decoded once into memory.
 
 Meant for subsets and checks: all of ImageNet at 224x224 takes 193 GB. Classes are numbered in the order of their names.
 """
@@ -7,9 +7,10 @@ import io
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from espalier.data.augment import Augment
 from espalier.data.files import CorruptDataError, MissingDataError, checked_bytes, data_root
+from espalier.data.late_bar import late_bar
 from espalier.data.module import ImageData
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_BYTES = 32 * 2**30  # decoded images of one split
+MODES = {1: "L", 3: "RGB"}  # channels -> how Pillow reads an image
 SAMPLE = ("imagenet_sample_1000.tar", "1e7ed12ffd24b8e97d7e77274cf97534196e86303488a847ef7de171e2812b59")  # file, SHA-256
 
 
@@ -40,6 +43,22 @@ class Picture:
     archive: Path | None
 
 
+class Form(NamedTuple):
+    """What an image becomes: shorter side, side of the cut, how it is scaled, and Pillow's name of its channels."""
+
+    resize: int
+    size: int
+    interpolation: str
+    mode: str
+
+
+def sources(folder: Path) -> dict[Path, str]:
+    """Return the folder or tar of each class below ``folder`` -> the class's name, in the order of names; nothing in them is read."""
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = {path: path.name if path.is_dir() else path.stem for path in visible if path.is_dir() or path.suffix == ".tar"}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
 def listing(folder: Path) -> tuple[list[Picture], list[str]]:
     """Return the images below ``folder`` in the order of classes and names, and the names of the classes.
 
@@ -54,16 +73,15 @@ def listing(folder: Path) -> tuple[list[Picture], list[str]]:
             f"there is no {folder}. Point ESPALIER_DATA at a folder that holds imagenet/train and imagenet/val, each with a folder or a "
             "tar for every class; ImageNet is had from image-net.org, under its terms. scale=smoke needs no files."
         )
-    found = {path: path.name if path.is_dir() else path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".tar"}
-    sources = sorted(found, key=found.__getitem__)
-    names = [found[path] for path in sources]
+    found = sources(folder)
+    names = list(found.values())
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{folder} holds {len(names)} classes ({len(set(names))} different names); give one folder or tar a class.")
     pictures: list[Picture] = []
-    for label, source in enumerate(sources):
+    for label, source in enumerate(found):
         archive = None if source.is_dir() else source
-        files = [str(path) for path in source.iterdir()] if archive is None else _members(archive)
-        images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        files = [str(path) for path in source.rglob("*")] if archive is None else _members(archive)
+        images = sorted(file for file in files if file.lower().endswith(SUFFIXES) and not Path(file).name.startswith("."))
         if not images:
             raise ValueError(f"{source} holds no images ({', '.join(SUFFIXES)}); remove the class or complete it.")
         pictures += [Picture(label, file, archive) for file in images]
@@ -78,8 +96,18 @@ def _members(archive: Path) -> list[str]:
         raise CorruptDataError(f"{archive} is damaged ({error}); replace it.") from error
 
 
-def decoded(pictures: Sequence[Picture], *, resize: int, size: int) -> Split:
-    """Return the images as uint8: the shorter side scaled to ``resize`` (bilinear), the centre ``size`` x ``size`` cut out.
+def decoded(
+    pictures: Sequence[Picture], *, resize: int, size: int, interpolation: str = "bilinear", channels: int = 3, unit: str = "images"
+) -> Split:
+    """Return the images as uint8: the shorter side scaled to ``resize``, the centre ``size`` x ``size`` cut out.
+
+    Args:
+        pictures: What to read.
+        resize: Shorter side after scaling.
+        size: Side of the cut.
+        interpolation: A name in ``PIL.Image.Resampling``: bilinear, bicubic, nearest, lanczos, box or hamming.
+        channels: 3 reads every image as RGB (a grey one repeats its channel, transparency is dropped), 1 as grey.
+        unit: What the progress bar counts; it appears where decoding takes over 2 s.
 
     Raises:
         CorruptDataError: A file is no complete image; the message names it.
@@ -87,38 +115,52 @@ def decoded(pictures: Sequence[Picture], *, resize: int, size: int) -> Split:
     """
     if not 0 < size <= resize:
         raise ValueError(f"data.size={size} and data.resize={resize}; the cut is at most as large as the scaled image.")
-    if (need := len(pictures) * 3 * size * size) > MAX_BYTES:
-        raise ValueError(f"{len(pictures):,} images of 3x{size}x{size} take {need / 2**30:.0f} GiB; lower data.num_train, num_test, size.")
-    images = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+    if channels not in MODES:
+        raise ValueError(f"data.in_channels={channels}; images are read with 3 channels or with 1.")
+    if (need := len(pictures) * channels * size * size) > MAX_BYTES:
+        shape = f"{channels}x{size}x{size}"
+        raise ValueError(f"{len(pictures):,} images of {shape} take {need / 2**30:.0f} GiB; lower data.num_train, num_test, size.")
+    form = Form(resize, size, interpolation, MODES[channels])
+    images = torch.empty(len(pictures), channels, size, size, dtype=torch.uint8)
     places: dict[Path | None, list[int]] = defaultdict(list)
     for place, picture in enumerate(pictures):
         places[picture.archive].append(place)
-    for archive, members in places.items():
-        if archive is None:
-            for place in members:
-                file = Path(pictures[place].file)
-                images[place] = _image(file.read_bytes(), str(file), resize, size)
-            continue
-        with tarfile.open(archive) as content:
-            for place in members:
-                stream = content.extractfile(pictures[place].file)
-                assert stream is not None, "listing names files only"
-                images[place] = _image(stream.read(), f"{archive}: {pictures[place].file}", resize, size)
+    with late_bar(len(pictures), unit) as advance:
+        for archive, members in places.items():
+            for place, content, name in _contents(archive, members, pictures):
+                images[place] = _image(content, name, form)
+                advance()
     return Split(images, torch.tensor([picture.label for picture in pictures], dtype=torch.int64))
 
 
-def _image(content: bytes, name: str, resize: int, size: int) -> Tensor:
+def _contents(archive: Path | None, members: Sequence[int], pictures: Sequence[Picture]) -> Iterator[tuple[int, bytes, str]]:
+    """Yield (place, content, name) of each picture of one archive, or of files."""
+    if archive is None:
+        for place in members:
+            yield place, Path(pictures[place].file).read_bytes(), pictures[place].file
+        return
+    with tarfile.open(archive) as content:
+        for place in members:
+            stream = content.extractfile(pictures[place].file)
+            assert stream is not None, "listing names files only"
+            yield place, stream.read(), f"{archive}: {pictures[place].file}"
+
+
+def _image(content: bytes, name: str, form: Form) -> Tensor:
     from PIL import Image  # noqa: PLC0415  only photographs need it
 
     try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(io.BytesIO(content)).convert(form.mode)
     except (OSError, SyntaxError) as error:  # SyntaxError: a broken PNG
         raise CorruptDataError(f"{name} is no complete image ({error}); replace it.") from error
-    scale = resize / min(image.size)
+    size, scale = form.size, form.resize / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+    known = {kind.name.lower(): kind for kind in Image.Resampling}
+    if form.interpolation not in known:
+        raise ValueError(f"data.interpolation={form.interpolation} is not one of {', '.join(known)}.")
+    scaled = image.resize((width, height), known[form.interpolation]).crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(scaled)).view(size, size, -1).permute(2, 0, 1)
 
 
 def imagenet(
@@ -132,6 +174,7 @@ def imagenet(
     num_test: int | None,
     resize: int,
     size: int,
+    interpolation: str = "bilinear",
     batch_size: int,
     eval_batch_size: int,
     mean: Sequence[float],
@@ -152,6 +195,7 @@ def imagenet(
         num_test: Test images; None takes all.
         resize: Shorter side after scaling.
         size: Side of the cut.
+        interpolation: How images are scaled, see ``decoded``.
         batch_size: Training batch.
         eval_batch_size: Batch of validation and test.
         mean: Mean of the pixels / 255, by channel.
@@ -175,7 +219,7 @@ def imagenet(
     test_labels = torch.tensor([picture.label for picture in tested])
     chosen = torch.arange(len(tested)) if num_test is None else stratified(test_labels, num_test, SPLIT_SEED)
     train, val, test = (
-        decoded([pictures[place] for place in index], resize=resize, size=size)
+        decoded([pictures[place] for place in index], resize=resize, size=size, interpolation=interpolation, channels=in_channels)
         for pictures, index in ((trained, fitted.tolist()), (trained, held.tolist()), (tested, chosen.tolist()))
     )
     data = ImageData(
@@ -201,6 +245,7 @@ def imagenet_sample(
     in_channels: int,
     resize: int,
     size: int,
+    interpolation: str = "bilinear",
     eval_batch_size: int,
     mean: Sequence[float],
     std: Sequence[float],
@@ -216,6 +261,7 @@ def imagenet_sample(
         in_channels: 3; what models read.
         resize: Shorter side after scaling.
         size: Side of the cut.
+        interpolation: How images are scaled, see ``decoded``.
         eval_batch_size: Batch of validation and test.
         mean: Mean of the pixels / 255, by channel.
         std: Standard deviation of the same.
@@ -233,7 +279,7 @@ def imagenet_sample(
     pictures = sorted(
         (Picture(int(match[1]), file, archive) for file, match in numbered.items() if match is not None), key=lambda picture: picture.label
     )
-    photographs = decoded(pictures, resize=resize, size=size)
+    photographs = decoded(pictures, resize=resize, size=size, interpolation=interpolation)
     data = ImageData(
         name="imagenet_sample",
         train=photographs.take(torch.arange(0)),

@@ -72,7 +72,7 @@ def _pages(
 ) -> Iterator[Page]:
     evidence = Evidence(papers, own, measurements, stale)
     compared = comparisons(papers)
-    shown = {paper.name: paper_context(paper, evidence) for paper in papers if paper.name != COMPARISONS}
+    shown = {paper.name: paper_context(paper, evidence) for paper in papers if not paper.facts.house}
     home = {"rows": home_rows(shown, planned), "comparisons": comparison_rows(compared, evidence)}
     yield links.HOME, "home.html.j2", home
     for name, context in shown.items():

@@ -364,6 +364,7 @@ class PaperFacts(Strict):
 
     Args:
         name: Name of the folder, and of the paper in every command.
+        house: Whether this is no paper but tables of ours; it is not counted among the papers.
         sources: Tag used in notes of cells -> the text it stands for.
         main_table: Table that ``make reproduce`` reruns; empty only where the folder holds no table yet.
     """
@@ -377,5 +378,6 @@ class PaperFacts(Strict):
     code: list[str] = Field(default_factory=list)
     summary: str
     note: str = ""
+    house: bool = False
     sources: dict[str, str] = Field(default_factory=dict)
     main_table: str
