@@ -6,6 +6,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
   ``export``, ``plot``, ``report``, ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
+- Settings: ``explain`` (what a key of the config means).
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
 Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
+    from espalier.explaining import explain
     from espalier.interface import frozen, load, measure, project, prune, save, shrink
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
@@ -29,6 +31,7 @@ HOMES = {
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
     "diff": "espalier.inventory",
+    "explain": "espalier.explaining",
     "export": "espalier.inventory",
     "fetch": "espalier.data.fetch",
     "find": "espalier.inventory",
@@ -58,6 +61,7 @@ __all__ = [
     "claims",
     "clean",
     "diff",
+    "explain",
     "export",
     "fetch",
     "find",

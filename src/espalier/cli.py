@@ -7,7 +7,7 @@ import typer
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_override, complete_run, complete_table
+from espalier.completion import complete_key, complete_override, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 app = typer.Typer(help="Rerun, sweep, compare and measure papers on fitting neural networks to hardware.", no_args_is_help=True)
@@ -35,6 +35,23 @@ def papers(as_json: AsJson = False) -> None:
     """
     found = espalier.papers()
     answer(found, lambda: [printing.papers_grid(found)], as_json=as_json)
+
+
+@app.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="A key, the beginning of keys, a glob, or GROUP=OPTION.", autocompletion=complete_key)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a key of the config means: unit, range, default, source, and which papers change it.
+
+    \b
+    espalier explain method.tau
+    espalier explain constraint      # its options, and the keys below it
+    espalier explain method=admm     # the keys of one option
+    espalier explain 'recipe.steps.*.freeze' --json
+    """
+    found = espalier.explain(key)
+    answer(found, lambda: printing.knob_lines(key, found), as_json=as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -18,6 +18,13 @@ def complete_run(incomplete: str) -> list[str]:
     return [record.name for record in Store().records() if record.name.startswith(incomplete)]
 
 
+def complete_key(incomplete: str) -> list[str]:
+    """Return the keys of the config that begin so."""
+    from espalier.explaining import explained_names  # noqa: PLC0415
+
+    return [name for name in explained_names() if name.startswith(incomplete)]
+
+
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
     from espalier.composing import config_dir  # noqa: PLC0415

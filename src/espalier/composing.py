@@ -17,7 +17,6 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from espalier.constraints.rates import rate_of_sparsity, read_rate_file
 from espalier.record import digest
 from espalier.tables.published import paper, rate_file, table
 from espalier.tables.schema import SCALES, Table
@@ -208,6 +207,8 @@ def _with_rate(config: DictConfig) -> DictConfig:
     if config.sparsity is not None:
         if config.rate is not None:
             raise ValueError(f"rate={config.rate} and sparsity={config.sparsity} are both given; they say the same, give one.")
+        from espalier.constraints.rates import rate_of_sparsity  # noqa: PLC0415  its package brings torch, which naming keys needs not
+
         config.rate = rate_of_sparsity(config.sparsity)
     if config.rate_of is not None:
         OmegaConf.update(config, "constraint.rate_of", config.rate_of, force_add=True)
@@ -229,6 +230,8 @@ def _read_rates(constraint: dict[str, Any], step: str) -> None:
         if name == "???":
             raise ValueError(f"step '{step}' needs a rate file, such as constraint.rate_file=progressive-admm/lenet5-71x.")
         return
+    from espalier.constraints.rates import read_rate_file  # noqa: PLC0415  as above
+
     content = read_rate_file(rate_file(name))
     constraint |= {"rate": None, "kept": dict(content.kept) or None, "rates": dict(content.rates) or None}
 

@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 
 if TYPE_CHECKING:
     from espalier.inventory import Difference, PaperSummary, RunSummary
+    from espalier.knobs import Knob, Setting
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
@@ -173,6 +174,42 @@ def measurements_grid(found: Mapping[str, "Measurement"]) -> Grid:
         times = [_spread(one.metrics[f"latency_ms_p{percent}"], None) for percent in (10, 50, 90)]
         grid.add_row(run, *times, str(one.num_threads), str(one.batch_size), one.device)
     return grid
+
+
+MOST_ROWS = 3  # of a table, before a count stands for the others; --json has all
+
+
+def knob_lines(name: str, found: Iterable["Knob"]) -> Iterator[str]:
+    """Yield what is known of the keys that a name means: all of those that bear it, a line each of those below."""
+    from espalier.knobs import canonical  # noqa: PLC0415
+
+    every = list(found)
+    whole = [knob for knob in every if knob.key in (name, canonical(name), name.partition("=")[0])] or every
+    for knob in whole:
+        reader = f"  [dim]{escape(' of '.join(filter(None, [knob.type, knob.reader])))}[/]" if knob.reader else ""
+        yield f"[bold]{escape(knob.key)}[/]{reader}"
+        facts = [("", knob.meaning), *(("default", text) for text in values_text(knob.defaults, but=knob.meaning))]
+        facts += [("changed", text) for text in values_text(knob.changed, but=knob.meaning)]
+        facts += [("refused", knob.refused), ("source", knob.source)]
+        yield from (f"    [dim]{word:<8}[/]{escape(text)}" for word, text in facts if text)
+        yield from (f"    [cyan]{escape(option)}[/]  {escape(text)}" for option, text in knob.options.items())
+    yield from (f"[bold]{escape(knob.key)}[/]  {escape(knob.meaning)}" for knob in every if knob not in whole)
+
+
+def values_text(settings: Iterable["Setting"], *, but: str) -> Iterator[str]:
+    """Yield each value once, with where it holds and what is said of it beyond ``but``."""
+    values: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for setting in settings:
+        place, _, row = setting.where.partition(" row=")
+        rows = values.setdefault((setting.value, setting.note.removeprefix(but)), {}).setdefault(place, [])
+        rows += [row] if row else []
+    for (value, note), places in values.items():
+        named = [f"{place}: {_some(rows)}" if rows else place for place, rows in places.items()]
+        yield f"{value}  ({'; '.join(named)})" + (f"  {note}" if note else "")
+
+
+def _some(rows: list[str]) -> str:
+    return ", ".join(rows[:MOST_ROWS]) + (f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else "")
 
 
 def _spread(mean: float | None, std: float | None) -> str:
