@@ -13,11 +13,6 @@ from espalier.reference import knobs_page, names_page, write_reference
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.fixture(autouse=True)
-def _no_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ESPALIER_CONFIG", raising=False)
-
-
 def test_the_pages_are_up_to_date(tmp_path: Path) -> None:
     for path in write_reference(tmp_path):
         assert path.read_text(encoding="utf-8") == (DOCS / path.name).read_text(encoding="utf-8"), f"docs/{path.name}: run `make docs`"

@@ -23,6 +23,7 @@ above:     # of the mapping
   inner: [1, 2]
 flow: {first: 1, second: {_target_: other.Thing, third: 2}}   # of all in the line
 listed: [{_target_: a.Rewrite, skip: []}]
+rates: {"layer1.*": 2, method.rho.start: 3}
 bare:
 """
 
@@ -49,6 +50,7 @@ def test_comments_belong_to_the_key_they_stand_at(keys: dict[str, Key]) -> None:
         "above": "of the mapping and more of it the line above",
         "flow": "of all in the line",
         "listed": "",
+        "rates": "",
         "bare": "",
     }
     assert keys["above"].keys[0].comment == "and more of it the line above"
@@ -62,6 +64,7 @@ def test_values_stand_as_written(keys: dict[str, Key]) -> None:
     second = keys["flow"].keys[1]
     assert (second.target, second.value, [key.name for key in second.keys]) == ("other.Thing", "other.Thing", ["third"])
     assert [key.name for key in keys["listed"].keys] == ["skip"]
+    assert (keys["rates"].value, keys["rates"].keys) == ('{"layer1.*": 2, method.rho.start: 3}', ())
 
 
 def test_what_is_no_mapping_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Python comes first: each verb of the shell is a thin layer over a function here.
 
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
-  ``export``, ``plot``, ``report``, ``fetch``.
+  ``export``, ``plot``, ``report``, ``publish`` (to W&B), ``fetch``.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``.
 - Settings: ``explain`` (what a key of the config means).
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
+    from espalier.publishing import publish
     from espalier.running import run, run_overrides
 
 HOMES = {
@@ -45,6 +46,7 @@ HOMES = {
     "plot": "espalier.inventory",
     "project": "espalier.interface",
     "prune": "espalier.interface",
+    "publish": "espalier.publishing",
     "records": "espalier.inventory",
     "report": "espalier.inventory",
     "run": "espalier.running",
@@ -75,6 +77,7 @@ __all__ = [
     "plot",
     "project",
     "prune",
+    "publish",
     "records",
     "report",
     "run",

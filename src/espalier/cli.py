@@ -225,6 +225,17 @@ def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path
 
 
 @app.command()
+def publish(name: TableName, scale: Scale = None, as_json: AsJson = False) -> None:
+    """Log a table and the report to W&B as artifacts; offline unless you have logged in, like every run.
+
+    \b
+    espalier publish progressive-admm/lenet5
+    """
+    found = espalier.publish(name, scale=scale)
+    answer(found, lambda: [found.url or f"kept offline; upload it with: wandb sync {found.folder}"], as_json=as_json)
+
+
+@app.command()
 def plot(
     name: TableName,
     to: Annotated[Path, typer.Option(help="File: .pdf, .svg, .png or .csv.")],

@@ -198,7 +198,7 @@ class _Book:
             if taken and (target is not None or not (key.keys and below)):
                 self.changed(setting, reader)
             if not taken:
-                beside = "" if file.sets else key.comment or inherited  # an experiment's comment speaks of its value
+                beside = "" if file.sets and NAMED.match(full) else key.comment or inherited  # such a comment speaks of the value
                 meaning = text or self._said(name) or beside or self._summary(target)
                 self._add(_knob(name, reader, says, key.name, meaning, setting, changes=file.sets, head=file.content.head))
             if key.keys and below:

@@ -35,9 +35,9 @@ def knobs_page() -> str:
         GENERATED,
         "# Every key of the configs",
         "",
-        "`espalier explain KEY` shows one of them with all its values and who gives them, `espalier run TABLE row=ROW --cfg job` what a run makes",
-        "of them. A meaning names its unit and range; a type that ends in `| None` takes `null`. In a key, `*` stands for any name: a step of the",
-        "recipe, a scale, an entry of `optimizers`. A default such as `${budget.train}` is read from another key.",
+        "`espalier explain KEY` shows one of them with all its values and who gives them, `espalier run TABLE row=ROW --cfg job` what a",
+        "run makes of them. A meaning names its unit and range; a type that ends in `| None` takes `null`. In a key, `*` stands for any",
+        "name: a step of the recipe, a scale, an entry of `optimizers`. A default such as `${budget.train}` is read from another key.",
         "",
     ]
     for group, members in groupby(every, key=_group):

@@ -95,7 +95,7 @@ def _defaults(entries: list[Any]) -> Iterator[tuple[str, str]]:
 
 def _keys(node: yaml.MappingNode, lines: list[str], head: int) -> Iterator[Key]:
     for key, value in node.value:
-        if key.value not in HIDDEN:
+        if str(key.value).isidentifier() and key.value not in HIDDEN:  # others are globs and keys in full: a mapping that is a value
             target = _target(value)
             yield Key(
                 name=str(key.value),
