@@ -76,17 +76,14 @@ def _annotations(node: Definition) -> Iterator[tuple[str, ast.expr]]:
     if isinstance(node, ast.ClassDef):
         own = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
         if not own:
-            yield from ((part.target.id, part.annotation) for part in node.body if _is_field(part))  # type: ignore[union-attr]
+            fields = (part for part in node.body if isinstance(part, ast.AnnAssign))
+            yield from ((part.target.id, part.annotation) for part in fields if isinstance(part.target, ast.Name))
             return
         function = own[0]
     assert isinstance(function, ast.FunctionDef)
     for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs):
         if argument.annotation is not None:
             yield argument.arg, argument.annotation
-
-
-def _is_field(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
 
 
 def _written_out(annotation: ast.expr, tree: ast.Module) -> str:

@@ -58,7 +58,7 @@ def publish(name: str, *, scale: str | None = None, store: Store | None = None) 
         file.write_text(export(name, "csv", scale=scale, store=home), encoding="utf-8")
         pages = report(Path(place) / "report", home).parent
         with opened(settings["mode"], project=settings["project"], dir=folder, resume="allow", **facts) as run:
-            rows = [[_plain(value) for value in line] for line in frame.itertuples(index=False)]
+            rows: list[Any] = [[_plain(value) for value in line] for line in frame.itertuples(index=False)]
             import wandb  # noqa: PLC0415  as in tracking
 
             run.log({"table": wandb.Table(columns=list(frame.columns), data=rows, allow_mixed_types=True)})

@@ -140,7 +140,7 @@ def _comment(key: yaml.Node, value: yaml.Node, lines: list[str], head: int) -> s
     first, column = key.start_mark.line, key.start_mark.column
     if lines[first][:column].strip(" -"):
         return ""  # another key of this line owns its comment
-    inline = isinstance(value, yaml.ScalarNode) or bool(value.flow_style)
+    inline = isinstance(value, yaml.ScalarNode) or (isinstance(value, yaml.CollectionNode) and bool(value.flow_style))
     last, after = (value.end_mark.line, value.end_mark.column) if inline else (first, key.end_mark.column)
     found = re.search(r"(?:^|\s)#\s*(.*)", lines[last][after:]) if last < len(lines) else None
     beside = [found[1].strip()] if found else []

@@ -152,10 +152,10 @@ def imagenet(
         num_test: Test images; None takes all.
         resize: Shorter side after scaling.
         size: Side of the cut.
-        batch_size: Images of a training batch, at least 1.
-        eval_batch_size: Images of a batch of validation and test, at least 1.
+        batch_size: Training batch.
+        eval_batch_size: Batch of validation and test.
         mean: Mean of the pixels / 255, by channel.
-        std: Standard deviation of the pixels / 255.
+        std: Standard deviation of the same.
         channels_last: Memory format of the batches.
         crop_pad: Pixels of zeros around a training image before the random crop.
         mirror: Swap left and right of training images at random.
@@ -216,9 +216,9 @@ def imagenet_sample(
         in_channels: 3; what models read.
         resize: Shorter side after scaling.
         size: Side of the cut.
-        eval_batch_size: Images of a batch of validation and test, at least 1.
+        eval_batch_size: Batch of validation and test.
         mean: Mean of the pixels / 255, by channel.
-        std: Standard deviation of the pixels / 255.
+        std: Standard deviation of the same.
         channels_last: Memory format of the batches.
 
     Raises:
