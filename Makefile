@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 CHROMIUM ?= chromium
 
-.PHONY: env reproduce report picture test test-all lint types clean-env
+.PHONY: env reproduce report docs picture test test-all lint types clean-env
 
 env: $(STAMP)
 
@@ -33,6 +33,10 @@ reproduce: env
 
 report: env
 	$(BIN)/espalier report
+
+# docs/knobs.md and docs/names.md, from the configs, the docstrings and espalier/metrics.py.
+docs: env
+	env -u ESPALIER_CONFIG $(BIN)/python -m espalier.reference docs
 
 # The picture in README: the top of the report's first page. Needs chromium.
 picture: report

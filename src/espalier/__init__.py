@@ -3,10 +3,11 @@
 Python comes first: each verb of the shell is a thin layer over a function here.
 
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
-  ``export``, ``plot``, ``report``, ``fetch``.
+  ``export``, ``plot``, ``report``, ``publish`` (to W&B), ``fetch``.
 - Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
+- Settings: ``explain`` (what a key of the config means).
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
 Importing espalier loads neither torch nor wandb, DVC or plotly; each name is imported when it is first used.
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from espalier.comparing import compare, compare_words
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
+    from espalier.explaining import explain
     from espalier.interface import frozen, load, measure, project, prune, save, shrink
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
     from espalier.merging import unpack
+    from espalier.publishing import publish
     from espalier.running import run, run_overrides
 
 HOMES = {
@@ -35,6 +38,7 @@ HOMES = {
     "compare": "espalier.comparing",
     "compare_words": "espalier.comparing",
     "diff": "espalier.inventory",
+    "explain": "espalier.explaining",
     "export": "espalier.inventory",
     "fetch": "espalier.data.fetch",
     "find": "espalier.inventory",
@@ -49,6 +53,7 @@ HOMES = {
     "plot": "espalier.inventory",
     "project": "espalier.interface",
     "prune": "espalier.interface",
+    "publish": "espalier.publishing",
     "records": "espalier.inventory",
     "report": "espalier.inventory",
     "run": "espalier.running",
@@ -68,6 +73,7 @@ __all__ = [
     "compare",
     "compare_words",
     "diff",
+    "explain",
     "export",
     "fetch",
     "find",
@@ -82,6 +88,7 @@ __all__ = [
     "plot",
     "project",
     "prune",
+    "publish",
     "records",
     "report",
     "run",

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_comparison, complete_override, complete_packable, complete_run, complete_table
+from espalier.completion import complete_comparison, complete_key, complete_override, complete_packable, complete_run, complete_table
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 
@@ -70,6 +70,23 @@ def papers(as_json: AsJson = False) -> None:
     """
     found = espalier.papers()
     answer(found, lambda: [printing.papers_grid(found)], as_json=as_json)
+
+
+@app.command()
+def explain(
+    key: Annotated[str, typer.Argument(help="A key, the beginning of keys, a glob, or GROUP=OPTION.", autocompletion=complete_key)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a key of the config means: unit, range, default, source, and which papers change it.
+
+    \b
+    espalier explain method.tau
+    espalier explain constraint      # its options, and the keys below it
+    espalier explain method=admm     # the keys of one option
+    espalier explain 'recipe.steps.*.freeze' --json
+    """
+    found = espalier.explain(key)
+    answer(found, lambda: printing.knob_lines(key, found), as_json=as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -325,6 +342,17 @@ def report(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path
     """
     path = espalier.report(out, console=errors)
     answer({"path": path}, lambda: [f"open {path}"], as_json=as_json)
+
+
+@app.command()
+def publish(name: TableName, scale: Scale = None, as_json: AsJson = False) -> None:
+    """Log a table and the report to W&B as artifacts; offline unless you have logged in, like every run.
+
+    \b
+    espalier publish progressive-admm/lenet5
+    """
+    found = espalier.publish(name, scale=scale)
+    answer(found, lambda: [found.url or f"kept offline; upload it with: wandb sync {found.folder}"], as_json=as_json)
 
 
 @app.command()

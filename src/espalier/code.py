@@ -86,6 +86,12 @@ def modules(names: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def defined_in(name: str) -> Path | None:
+    """Return the file that defines what a dotted name stands for; None where that is an installed package, or nothing."""
+    module = _home(name)
+    return None if module is None else module.path
+
+
 @dataclass(frozen=True)
 class _Module:
     name: str

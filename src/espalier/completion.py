@@ -25,6 +25,13 @@ def complete_packable(incomplete: str) -> list[str]:
     return complete_table(incomplete) + complete_run(incomplete)
 
 
+def complete_key(incomplete: str) -> list[str]:
+    """Return the keys of the config that begin so."""
+    from espalier.explaining import explained_names  # noqa: PLC0415
+
+    return [name for name in explained_names() if name.startswith(incomplete)]
+
+
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
     """Return the overrides that begin so: the rows of the table, the scales, the config groups and their options."""
     from espalier.composing import config_dir, own_config_dir  # noqa: PLC0415

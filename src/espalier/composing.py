@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from espalier import discovery
-from espalier.constraints.rates import rate_of_sparsity, read_rate_file
 from espalier.importing import make_importable
 from espalier.record import digest
 from espalier.tables.published import paper, rate_file, table
@@ -53,7 +52,9 @@ def share_of_kept(share: float, *, _root_: DictConfig) -> float:
         ValueError: The run has no rate.
     """
     if _root_.rate is None:
-        raise ValueError("sparse training redraws shares of the kept weights, which a rate counts; this set has none. Take a structure with a rate.")
+        raise ValueError(
+            "sparse training redraws shares of the kept weights, which a rate counts; this set has none. Take a structure with a rate."
+        )
     return float(share) / float(_root_.rate)
 
 
@@ -252,6 +253,8 @@ def _with_rate(config: DictConfig) -> DictConfig:
     if config.sparsity is not None:
         if config.rate is not None:
             raise ValueError(f"rate={config.rate} and sparsity={config.sparsity} are both given; they say the same, give one.")
+        from espalier.constraints.rates import rate_of_sparsity  # noqa: PLC0415  its package brings torch, which naming keys needs not
+
         config.rate = rate_of_sparsity(config.sparsity)
     if config.rate_of is not None:
         OmegaConf.update(config, "constraint.rate_of", config.rate_of, force_add=True)
@@ -273,6 +276,8 @@ def _read_rates(constraint: dict[str, Any], step: str) -> None:
         if name == "???":
             raise ValueError(f"step '{step}' needs a rate file, such as constraint.rate_file=progressive-admm/lenet5-71x.")
         return
+    from espalier.constraints.rates import read_rate_file  # noqa: PLC0415  as above
+
     content = read_rate_file(rate_file(name))
     constraint |= {"rate": None, "kept": dict(content.kept) or None, "rates": dict(content.rates) or None}
 

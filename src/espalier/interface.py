@@ -203,7 +203,7 @@ def measure(
     Args:
         model: The network.
         example: One sample, ``(1, ...)``.
-        num_threads: Threads PyTorch may use.
+        num_threads: Threads PyTorch may use, at least 1.
         batch_size: Samples a timed pass.
         num_warmup: Passes before the clock runs.
         num_runs: Passes timed one by one.

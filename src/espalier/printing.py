@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from espalier.archiving import Packed
     from espalier.comparing import Comparison
     from espalier.inventory import Difference, PaperSummary, RunSummary
+    from espalier.knobs import Knob, Setting
     from espalier.merging import Unpacked
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
@@ -217,6 +218,42 @@ def unpacked_lines(found: "Unpacked", *, checked_only: bool) -> Iterator[str]:
     if not checked_only:
         yield f"{len(found.added)} runs added, {len(found.present)} were there already"
     yield from map(escape, (*(f"there already, the same: {name}" for name in found.present), *found.remarks))
+
+
+MOST_ROWS = 3  # of a table, before a count stands for the others; --json has all
+
+
+def knob_lines(name: str, found: Iterable["Knob"]) -> Iterator[str]:
+    """Yield what is known of the keys that a name means: all of those that bear it, a line each of those below."""
+    from espalier.knobs import canonical  # noqa: PLC0415
+
+    every = list(found)
+    whole = [knob for knob in every if knob.key in (name, canonical(name), name.partition("=")[0])] or every
+    for knob in whole:
+        reader = f"  [dim]{escape(' of '.join(filter(None, [knob.type, knob.reader])))}[/]" if knob.reader else ""
+        yield f"[bold]{escape(knob.key)}[/]{reader}"
+        facts = [("", knob.meaning), *(("default", text) for text in values_text(knob.defaults, but=knob.meaning))]
+        facts += [("changed", text) for text in values_text(knob.changed, but=knob.meaning)]
+        facts += [("refused", knob.refused), ("source", knob.source)]
+        yield from (f"    [dim]{word:<8}[/]{escape(text)}" for word, text in facts if text)
+        yield from (f"    [cyan]{escape(option)}[/]  {escape(text)}" for option, text in knob.options.items())
+    yield from (f"[bold]{escape(knob.key)}[/]  {escape(knob.meaning)}" for knob in every if knob not in whole)
+
+
+def values_text(settings: Iterable["Setting"], *, but: str) -> Iterator[str]:
+    """Yield each value once, with where it holds and what is said of it beyond ``but``."""
+    values: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for setting in settings:
+        place, _, row = setting.where.partition(" row=")
+        rows = values.setdefault((setting.value, setting.note.removeprefix(but)), {}).setdefault(place, [])
+        rows += [row] if row else []
+    for (value, note), places in values.items():
+        named = [f"{place}: {_some(rows)}" if rows else place for place, rows in places.items()]
+        yield f"{value}  ({'; '.join(named)})" + (f"  {note}" if note else "")
+
+
+def _some(rows: list[str]) -> str:
+    return ", ".join(rows[:MOST_ROWS]) + (f" and {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else "")
 
 
 def _spread(mean: float | None, std: float | None) -> str:

@@ -24,7 +24,12 @@ DIGEST_LENGTH = 6  # hex digits in a folder's name; the record holds the whole d
 
 
 class DataSource(BaseModel):
-    """The data a run saw."""
+    """The data a run saw.
+
+    Args:
+        name: Name of the data set or subset.
+        fingerprint: Hash of its images, labels and splits.
+    """
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -32,7 +37,32 @@ class DataSource(BaseModel):
 
 
 class Record(BaseModel):
-    """What one run of one row at one scale and seed gave. Written once, never edited."""
+    """What one run of one row at one scale and seed gave. Written once, never edited.
+
+    Args:
+        paper: Paper whose table the row is of.
+        table: That table.
+        row: The row.
+        scale: ``smoke``, ``desk`` or ``paper``.
+        seed: Seed of weights, batches and draws.
+        identity: Hash of ``config``; the run is named by its beginning.
+        variant: Whether its config differs from what the row composes to; such a run never enters the row's cell.
+        command: Command that repeats the run.
+        commit: Commit of the code; None outside a repository.
+        dirty: Whether tracked files differed from that commit.
+        code_digest: Hash of the modules that the run used, comments and layout left out; a run is stale once they hash otherwise.
+        config: The resolved config, without what cannot change a result.
+        data: The data that it saw; None where it saw none.
+        metrics: Figure by name, as listed above; None where it could not be had.
+        series: Figures by epoch: name -> pairs of ``progress/epoch`` and value.
+        steps: Step -> key of its State.
+        checkpoint: Digest of the packed weights; None where none were kept.
+        input_shape: Shape of one sample, channels first; None in records made before it was noted.
+        versions: Package -> version.
+        device: CPU or GPU that it trained on.
+        started: When it began, ISO 8601, UTC.
+        duration_s: Seconds that it took, steps taken from other runs left out.
+    """
 
     model_config = ConfigDict(extra="forbid")
     paper: str
@@ -41,21 +71,21 @@ class Record(BaseModel):
     scale: str
     seed: int
     identity: str
-    variant: bool = False  # its config differs from what the row composes to; never put in the row's cell
+    variant: bool = False
     command: str
     commit: str | None
     dirty: bool
     code_digest: str
-    config: dict[str, Any]  # the resolved config, identity keys only
+    config: dict[str, Any]
     data: DataSource | None
     metrics: dict[str, float | None]
-    series: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)  # name -> [(progress/epoch, value)]
-    steps: dict[str, str]  # step name -> key of its State
-    checkpoint: str | None  # digest of the packed weights
-    input_shape: tuple[int, ...] | None = None  # of one sample; None in records made before it was noted
+    series: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
+    steps: dict[str, str]
+    checkpoint: str | None
+    input_shape: tuple[int, ...] | None = None
     versions: dict[str, str]
-    device: str  # CPU or GPU model the run trained on
-    started: str  # ISO 8601, UTC
+    device: str
+    started: str
     duration_s: float
 
     @property
@@ -65,7 +95,24 @@ class Record(BaseModel):
 
 
 class Measurement(BaseModel):
-    """One timing of one checkpoint on one frame; times of different devices are never averaged."""
+    """One timing of one checkpoint on one frame; times of different devices are never averaged.
+
+    Args:
+        checkpoint: Digest of the packed weights.
+        weights: Whether they were trained.
+        frame: The frame, a file of ``conf/frame``.
+        kind: Whether a clock or a model gave the figures.
+        engine: What ran the network.
+        device: CPU or GPU that was timed.
+        precision: Number format of the arithmetic.
+        batch_size: Samples a pass.
+        num_threads: Threads that the engine could use.
+        num_warmup: Passes before the clock ran.
+        num_runs: Passes timed one by one.
+        metrics: Figure by name, as listed above.
+        versions: Package -> version.
+        started: When it began, ISO 8601, UTC.
+    """
 
     model_config = ConfigDict(extra="forbid")
     checkpoint: str

@@ -7,6 +7,7 @@ from typing import Any
 from espalier.inventory import cells
 from espalier.record import Store
 from espalier.tables.comparison import Cell
+from espalier.tables.ranking import ranks
 from espalier.tables.schema import Table
 
 
@@ -53,11 +54,12 @@ class Standing:
 
 def standings(table: Table, *, scale: str, store: Store) -> list[Standing]:
     """Return one line a row, in the table's order."""
+    every = cells(table.name, scale=scale, store=store)
     found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells(table.name, scale=scale, store=store):
+    for cell in every:
         found.setdefault((cell.row, cell.column), []).append(cell)
-    accuracies = {row: _mean(found[row, "top1_pct"]) for row in table.rows}
-    return [_standing(table, row, found, _rank(table, row, accuracies)) for row in table.rows]
+    places = ranks(table, every)
+    return [_standing(table, row, found, places.get(row)) for row in table.rows]
 
 
 def _standing(table: Table, row: str, found: dict[tuple[str, str], list[Cell]], rank: int | None) -> Standing:
@@ -82,12 +84,3 @@ def _mean(of: Sequence[Cell]) -> float | None:
     if len(of) != 1:
         return None
     return of[0].ours_mean if of[0].ours_mean is not None else of[0].shipped_mean
-
-
-def _rank(table: Table, row: str, accuracies: dict[str, float | None]) -> int | None:
-    own = accuracies[row]
-    if own is None or row == "dense":
-        return None
-    rate = table.rows[row].labels.get("rate")
-    others = [accuracies[other] for other in table.rows if other != "dense" and table.rows[other].labels.get("rate") == rate]
-    return 1 + sum(other is not None and other > own for other in others)

@@ -25,6 +25,24 @@ QUIET: dict[str, Any] = {
 FACTS = ("identity", "variant", "command", "commit", "dirty", "code_digest", "data", "steps", "checkpoint", "versions", "device", "started")
 
 
+def opened(mode: str | None, **arguments: Any) -> Any:
+    """Return a W&B run that ``wandb.init`` opens with ``arguments``, and nothing of the machine's.
+
+    Args:
+        mode: ``offline``, ``online`` or ``disabled``; None is online for who has logged in, else offline. ``WANDB_MODE`` wins.
+        arguments: Of ``wandb.init``.
+    """
+    import wandb  # noqa: PLC0415  half a second to import, and only wanted here
+
+    settings = wandb.Settings(**QUIET)
+    chosen: Any = os.environ.get("WANDB_MODE", mode) or ("online" if wandb.login(prompt=False) else "offline")
+    try:
+        return wandb.init(**arguments, mode=chosen, settings=settings)
+    except wandb.errors.CommError as error:
+        logging.getLogger(__name__).warning("W&B does not answer (%s); the run is kept offline, `wandb sync` uploads it later.", error)
+        return wandb.init(**arguments, mode="offline", settings=settings)
+
+
 class WandbRun:
     """One W&B run, open between ``with`` and its end; it is finished even if the row fails.
 
@@ -45,7 +63,7 @@ class WandbRun:
     def __init__(self, *, project: str, mode: str | None, run_config: Mapping[str, Any], name: str, code: str, folder: Path) -> None:
         self.id = digest([name, code])[:16]
         self.place = folder / "wandb" / f"{self.id}.json"
-        self.mode = os.environ.get("WANDB_MODE", mode)
+        self.mode = mode
         self.arguments: dict[str, Any] = {
             "project": project,
             "id": self.id,
@@ -59,15 +77,7 @@ class WandbRun:
         }
 
     def __enter__(self) -> "WandbRun":
-        import wandb  # noqa: PLC0415  half a second to import, and only wanted here
-
-        settings = wandb.Settings(**QUIET)
-        mode: Any = self.mode or ("online" if wandb.login(prompt=False) else "offline")
-        try:
-            self.run = wandb.init(**self.arguments, mode=mode, settings=settings)
-        except wandb.errors.CommError as error:
-            logging.getLogger(__name__).warning("W&B does not answer (%s); the run is kept offline, `wandb sync` uploads it later.", error)
-            self.run = wandb.init(**self.arguments, mode="offline", settings=settings)
+        self.run = opened(self.mode, **self.arguments)
         self.where = "offline" if self.run.offline else "online"
         self.last = self._logged()
         self.run.define_metric("progress/epoch")

@@ -53,16 +53,16 @@ def assign(
         model: The network.
         make: Builds the set, ``make(rate=...)`` for sets that have a rate, such as ``partial(Sparse, FILTER)``, and ``make()`` for others;
             or ``FromWeights``, which first looks at the weights of the layers that take part.
-        rate: All / kept, for the layers that ``rates`` and ``kept`` do not name. None leaves those out.
+        rate: All / kept, at least 1, for the layers that ``rates`` and ``kept`` do not name. None leaves those out.
         sparsity: The same, said as a share of zeros: 0.9 is rate 10.
         rate_of: What ``rate`` counts. ``groups``: the groups of each layer. ``weights``, ``macs``, ``bytes``: those of the whole model,
             over all weights that ``prunable`` names, the ones left out counted as dense; one layer rate is found that meets it.
         costs: Layer -> cost of one weight: for ``macs`` the multiply-adds it takes part in, for ``bytes`` by default its width.
-        rates: Entry -> rate of each match.
+        rates: Entry -> rate of each layer it matches, at least 1.
         kept: Entry -> weights to keep in each match, rounded to whole groups.
-        include: Layers that take part.
-        skip: Layers that do not.
-        blocks: Block sizes of the structure, filters x channels.
+        include: Layers that take part, as globs of their names or rules such as ``conv3x3`` and ``first_conv``.
+        skip: Layers that take no part, in the same words.
+        blocks: Block sizes of the structure, filters x channels, each at least 1.
         gates: Give each gate of a GRU or LSTM weight (3 or 4 slices of axis 0) a set of its own.
 
     Raises:

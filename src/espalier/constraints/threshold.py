@@ -27,8 +27,8 @@ class Threshold(SupportSet):
     Args:
         structures: The groupings; an entry stays where each of its groups does.
         tau: The threshold, at least 0.
-        relative: See ``Groupings``.
-        spare: See ``Groupings``.
+        relative: Take norms over the RMS of the layer's weight; False takes plain RMS norms.
+        spare: Structure -> number of input channels up to which a layer keeps all groups of that kind.
 
     Raises:
         ValueError: ``tau`` is negative.
@@ -92,8 +92,8 @@ class CommonThreshold(SupportSet):
         structures: The groupings; an entry stays where each of its groups does.
         rate: Cost of all entries / cost of the kept ones.
         costs: Parameter -> cost of one of its weights: 1, bytes, or the multiply-adds it takes part in.
-        relative: See ``Groupings``.
-        spare: See ``Groupings``.
+        relative: Take norms over the RMS of the layer's weight; False takes plain RMS norms.
+        spare: Structure -> number of input channels up to which a layer keeps all groups of that kind.
 
     Raises:
         ValueError: A cost is not positive.

@@ -110,10 +110,10 @@ def cifar(
         num_train: Training images; None takes all that validation leaves.
         num_val: Images held out of the 50,000.
         num_test: Test images; None takes all 10,000.
-        batch_size: Training batch.
-        eval_batch_size: Batch of validation and test.
+        batch_size: Images of a training batch, at least 1.
+        eval_batch_size: Images of a batch of validation and test, at least 1.
         mean: Mean of the pixels / 255, by channel.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         channels_last: Memory format of the batches.
         crop_pad: Pixels of zeros around a training image before the random crop.
         mirror: Swap left and right of training images at random.

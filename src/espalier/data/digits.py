@@ -15,6 +15,13 @@ SIZES = {"val": 200, "test": 300}  # of 1,797; the other 1,297 train
 def digits(*, batch_size: int, eval_batch_size: int, mean: float, std: float, channels_last: bool) -> ImageData:
     """Return the 1,797 digits: 8x8 enlarged to 24x24 (bilinear) on a 28x28 ground, as MNIST has it, split by class.
 
+    Args:
+        batch_size: Images of a training batch.
+        eval_batch_size: Images of a batch of validation and test; changes no result.
+        mean: Mean of the pixels / 255.
+        std: Standard deviation of the pixels / 255.
+        channels_last: Memory format of the batches.
+
     Raises:
         ModuleNotFoundError: scikit-learn, which carries them, is not installed.
     """
@@ -50,10 +57,10 @@ def digits_rgb(
     Args:
         num_classes: 10; what models read.
         in_channels: 3; what models read.
-        batch_size: Training batch.
-        eval_batch_size: Batch of validation and test.
+        batch_size: Images of a training batch, at least 1.
+        eval_batch_size: Images of a batch of validation and test, at least 1.
         mean: Mean of the pixels / 255, by channel.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         channels_last: Memory format of the batches.
         crop_pad: Pixels of zeros around a training image before the random crop.
         mirror: Swap left and right at random; digits do not bear it.

@@ -66,7 +66,7 @@ class Removal:
         at: Share of the step after which they leave, above 0 and below 1.
         share: Share of the examples (round half up), above 0 and below 1.
         order: ``least_forgotten``: those with the fewest forgetting events, the lower number first among equals; or ``random``.
-        seed: Of a random choice.
+        seed: Seed of a random choice, 0 or more.
 
     Raises:
         ValueError: A share is out of range or the order is not known.

@@ -16,7 +16,7 @@ class ImageFormat:
     Args:
         shape: ``(C, H, W)``.
         mean: Mean of the pixels / 255 that the network's input is scaled by; one number, or one for each channel.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         channels_last: Memory format of the batches.
     """
 

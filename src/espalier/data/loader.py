@@ -22,7 +22,7 @@ class TensorLoader:
         split: The samples.
         batch_size: Samples a batch, over all devices; the last batch may be smaller.
         mean: Mean of the pixels / 255; one number, or one for each channel.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         seed: None keeps the order of the split; a number shuffles by ``(seed, epoch)``, see ``set_epoch``.
         channels_last: Memory format of the batches.
         augment: What chance does to a training image; None, or a seed of None, leaves images as they are.

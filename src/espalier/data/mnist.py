@@ -66,10 +66,10 @@ def mnist(
         name: Name in records.
         num_train: Training images, a stratified subset; None takes all that validation leaves.
         num_val: Images held out of the 60,000.
-        batch_size: Training batch.
-        eval_batch_size: Batch of validation and test.
+        batch_size: Images of a training batch, at least 1.
+        eval_batch_size: Images of a batch of validation and test, at least 1.
         mean: Mean of the pixels / 255.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         channels_last: Memory format of the batches.
     """
     folder = data_root(root) / "mnist"

@@ -22,9 +22,9 @@ class ImageData:
         test: Touched for reporting only.
         num_classes: Classes.
         batch_size: Training batch, over all devices.
-        eval_batch_size: Batch of validation and test.
+        eval_batch_size: Images of a batch of validation and test, at least 1.
         mean: Mean of the pixels / 255; one number, or one for each channel.
-        std: Standard deviation of the same.
+        std: Standard deviation of the pixels / 255.
         channels_last: Memory format of the batches.
         augment: What chance does to a training image.
     """

@@ -22,8 +22,8 @@ class Cpu:
     """Time the eager fp32 forward pass.
 
     Args:
-        num_threads: Threads PyTorch may use.
-        batch_size: Samples a pass.
+        num_threads: Threads PyTorch may use, at least 1.
+        batch_size: Samples a pass, at least 1.
         num_warmup: Passes before the clock runs.
         num_runs: Passes timed one by one.
     """

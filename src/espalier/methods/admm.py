@@ -16,7 +16,7 @@ class RhoSchedule:
     """The penalty over an ADMM run.
 
     Args:
-        start: rho of the first period.
+        start: rho of the first period, above 0.
         growth: Factor at each refresh; with several stages, at each stage.
         stages: Full ADMM runs one after another; each resets U to zero and projects Z anew, W carries over.
 

@@ -39,12 +39,13 @@ class Reweighted:
     Args:
         assignment: Sets that have groups.
         epochs: Epochs of the step.
-        form: See the module.
-        strength: lambda.
+        form: What ``a`` is: ``sq`` 1 / (||w||^2 + eps) on the squared norm, ``mix`` the same on the norm, ``lin`` 1 / (||w|| + eps) on the
+            norm, ``fixed`` 1 on the norm.
+        strength: Factor lambda on the penalty, 0 or more.
         refresh_at: Shares of the step after which ``a`` is taken anew; it is first taken at the start.
         lr: Largest learning rate of the step. No group's pull takes more than half of a weight at that rate: a group that died to a small
             norm keeps its large ``a`` until the next refresh and would diverge (sq) or jump about zero (the others) should it grow.
-        eps: See the module; on norms as ``normalise`` says.
+        eps: Joins the norm under the fraction of ``a``, above 0; norms are as ``normalise`` says.
         normalise: Take ``a`` from the RMS of a group, divide it by its mean over the layer's groups, and multiply it by the root of the
             group's size, so that one lambda serves all layers; False takes the norms as they are.
         by_cost: Multiply a layer's penalty by its cost over the mean cost, where the set counts one (RT3D: multiply-adds).

@@ -42,7 +42,7 @@ class SparseTraining:
         schedule: When masks mutate, and by how much.
         regrowth: What grows.
         gradient_weight: lambda of the importance ``|w| + lambda |dL/dw|``, with the gradient of the last step; 0 in the released runs.
-        seed: Of the draws.
+        seed: Seed of the draws, 0 or more.
         frozen: What earlier steps froze in other layers.
 
     Raises:

@@ -10,7 +10,7 @@ class LeNet300(nn.Module):
 
     Args:
         width: Factor on the hidden widths; 1 is the published network.
-        num_classes: Outputs.
+        num_classes: Classes, the outputs of the network.
         in_channels: Channels of the input.
         side: Height and width of the input.
     """

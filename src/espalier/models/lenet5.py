@@ -10,7 +10,7 @@ class LeNet5(nn.Module):
 
     Args:
         width: Factor on the hidden widths; 1 is the published network.
-        num_classes: Outputs.
+        num_classes: Classes, the outputs of the network.
         in_channels: Channels of the 28x28 input.
         batch_norm: Batch normalisation after each convolution, as the official repository offers.
     """

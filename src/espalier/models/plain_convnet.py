@@ -17,7 +17,7 @@ class PlainConvNet(nn.Module):
         batch_norm: Batch normalisation between convolution and ReLU; the convolutions then have no bias.
         pooled: Height and width that the last map is averaged to before the linear layer.
         width: Factor on the channels; 1 is the published network.
-        num_classes: Outputs.
+        num_classes: Classes, the outputs of the network.
         in_channels: Channels of the images.
 
     Raises:

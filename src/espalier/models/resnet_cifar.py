@@ -79,7 +79,7 @@ class CifarResNet(nn.Module):
         depth: 8, 20, 32, 44, 56, 110 (6n + 2) or 18.
         width: Factor on the channels; 2 on depth 32 is ResNet-32x2 (mest, Setup).
         shortcut: ``pad`` (option A, no weights) or ``conv`` (option B: 1x1, batch norm).
-        num_classes: Outputs.
+        num_classes: Classes, the outputs of the network.
         in_channels: Channels of the images.
 
     Raises:

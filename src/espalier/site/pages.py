@@ -17,7 +17,7 @@ from espalier.site.home import STATES, VERDICTS, comparison_rows, comparisons, h
 from espalier.site.paper import paper_context
 from espalier.site.runs import row_context, rows_of, runs_context
 from espalier.tables.catalogue import CataloguedPaper
-from espalier.tables.published import COMPARISONS, Paper
+from espalier.tables.published import Paper
 
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "≈", "not run": "○"}
 WRITTEN = ".pages"  # the file that names what was written, so that pages of what is gone can be removed

@@ -36,7 +36,7 @@ def pruning_to_performance(
         shapes: Filters, inner length and outputs of each layer's product.
         rates: All / kept weights, rising.
         low_rate: One of them: what the first layer is pruned by in a network whose other layers are pruned by ``high_rate``.
-        high_rate: Another of them.
+        high_rate: Another of ``rates``.
         num_warmup: Rounds before the clock runs.
         num_runs: Rounds timed.
 

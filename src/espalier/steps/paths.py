@@ -64,7 +64,7 @@ def purify(state: State, context: Context, *, purification: Purification, rounds
     Args:
         state: A pruned and retrained network.
         context: The step's surroundings.
-        purification: The rule.
+        purification: The rule that says which channels go.
         rounds: Rounds of purification and unused path removal, at the most; 0 purifies once and removes no paths.
 
     Raises:

@@ -19,7 +19,15 @@ Assign = Callable[[nn.Module], Assignment]
 
 
 def train(state: State, context: Context, *, epochs: int, optimizer: Optimizer, schedule: Schedule) -> State:
-    """Train the dense network; the epoch that validation chose is kept."""
+    """Train the dense network; the epoch that validation chose is kept.
+
+    Args:
+        state: The network.
+        context: The step's surroundings.
+        epochs: Epochs, at least 1.
+        optimizer: Parameters -> optimizer.
+        schedule: Factor on the learning rate, epoch by epoch.
+    """
     model = restored(state, context)
     fitted = fit(model, context, epochs=epochs, first_epoch=state.epochs, optimizer=optimizer, schedule=schedule, method=None)
     return trained(state, model, fitted, context, epochs=epochs)
@@ -100,6 +108,13 @@ def constrain(
 
 def retrain(state: State, context: Context, *, epochs: int, optimizer: Optimizer, schedule: Schedule) -> State:
     """Train within the frozen sets; the epoch that validation chose is kept.
+
+    Args:
+        state: The network and what earlier steps froze.
+        context: The step's surroundings.
+        epochs: Epochs, at least 1.
+        optimizer: Parameters -> optimizer.
+        schedule: Factor on the learning rate, epoch by epoch.
 
     Raises:
         ValueError: No earlier step froze anything.

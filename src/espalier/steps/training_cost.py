@@ -22,7 +22,7 @@ def dense_cost(state: State, context: Context, *, num_epochs: int, samples: int)
         state: The network; nothing is trained.
         context: The step's surroundings.
         num_epochs: Epochs of the training that is counted.
-        samples: Examples of each.
+        samples: Examples of each epoch.
     """
     model = restored(state, context)
     layers, activations = described(model, context)
@@ -50,7 +50,7 @@ def sparse_cost(
         state: The network.
         context: The step's surroundings.
         num_epochs: Epochs of the training that is counted.
-        samples: Examples of each.
+        samples: Examples of each epoch.
         method: Builds the method from the assignment.
         constraint: Gives each layer its set at the asked sparsity.
     """

@@ -27,7 +27,7 @@ class Classification(pl.LightningModule):
         model: ``(N, C, H, W)`` -> logits ``(N, classes)``.
         optimizer: Parameters -> optimizer.
         rate_factor: Epoch within the step -> factor on the learning rate.
-        label_smoothing: As in ``torch.nn.functional.cross_entropy``.
+        label_smoothing: Share of the target that goes to all classes alike, from 0 to 1.
     """
 
     def __init__(
