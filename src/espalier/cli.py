@@ -153,16 +153,19 @@ def compare(
 
     \b
     # the embedded digits, in seconds
-    espalier compare model=lenet5 data=digits method=admm,mest_em constraint=unstructured rate=4,8
+    espalier compare model=lenet5 data=digits method=admm,mest_em \\
+        constraint=unstructured rate=4,8
 
     \b
     # three seeds on real data, two runs at a time
-    espalier compare model=resnet8_cifar data=cifar10_5k_16 method=admm,magnitude,mest_ems \\
-        constraint=filter,block_punched rate=4,8 scale=desk seed=0,1,2 jobs=2 name=mine
+    espalier compare model=resnet8_cifar data=cifar10_5k_16 \\
+        method=admm,magnitude,mest_ems constraint=filter,block_punched \\
+        rate=4,8 scale=desk seed=0,1,2 jobs=2 name=mine
 
     \b
-    # each contestant with the best of 8 trials by validation; 20 epochs for the dense network and the method each
-    espalier compare model=lenet5 data=digits method=admm,magnitude constraint=filter rate=2 tune=8 epochs=20
+    # each with the best of 8 trials by validation accuracy, longer
+    espalier compare model=lenet5 data=digits method=admm,magnitude \\
+        constraint=filter rate=2 tune=8 epochs=20
 
     \b
     # look on
