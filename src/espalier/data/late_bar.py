@@ -20,16 +20,14 @@ def late_bar(total: int, unit: str, console: Console | None = None) -> Iterator[
         console: Where it is shown; None takes the error stream, and shows nothing unless that is a terminal.
     """
     console = console or Console(stderr=True)
-    started, done = time.monotonic(), 0
+    started = time.monotonic()
     progress = Progress(console=console, transient=True, disable=not console.is_terminal)
     bar = progress.add_task(f"reading {total:,} {unit}", total=total)
 
     def advance() -> None:
-        nonlocal done
-        done += 1
         if not progress.live.is_started and time.monotonic() - started > PATIENCE_S:
             progress.start()
-        progress.update(bar, completed=done)
+        progress.advance(bar)
 
     try:
         yield advance

@@ -82,7 +82,7 @@ def _facts(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.0)
         raise ValueError(f"model.name={name} is not in timm {timm.__version__}; nearest: {', '.join(near)}.")
     try:
-        found = timm.get_pretrained_cfg(name)
+        found: Any = timm.get_pretrained_cfg(name)
     except RuntimeError as error:  # a tag that the architecture does not have
         raise ValueError(f"model.name={name}: timm {timm.__version__} has no weights of that tag; {_with_weights(name)}.") from error
     return {} if found is None else dict(found.to_dict())  # type: ignore[no-untyped-call]
