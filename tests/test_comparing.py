@@ -41,8 +41,9 @@ def runs_of(store: Path) -> dict[str, int]:
 
 
 def test_a_comparison_is_a_table_that_every_verb_takes(store_folder: Path) -> None:
-    found = compare_words(WORDS)
+    found = compare_words([*WORDS, "logger=none"])
     assert found.name == "compare/mine"
+    assert "logger" not in (store_folder / "compare" / "mine" / "table.yaml").read_text(encoding="utf-8")
     assert runs_of(store_folder) == {"dense": 1, "admm-unstructured-4x": 1, "mest_em-unstructured-4x": 1}
     assert (found.failed, found.remarks) == ({}, [])
     assert "Every contestant trains for 5 epochs" in found.note
@@ -58,7 +59,7 @@ def test_a_comparison_is_a_table_that_every_verb_takes(store_folder: Path) -> No
     assert admm.rate == pytest.approx(430_500 / 111_750)  # the first convolution and the last linear layer are dense
     assert mest.rate >= admm.rate  # type: ignore[operator]  # what grew at the digits' blank border is still zero
     admm_record, mest_record = (next(record for record in found.records if record.row == one.row) for one in (admm, mest))
-    assert admm_record.command == "espalier run compare/mine row=admm-unstructured-4x scale=smoke seed=0"
+    assert admm_record.command == "espalier run compare/mine row=admm-unstructured-4x scale=smoke seed=0 logger=none"
     assert not any(record.variant for record in found.records)
     assert mest_record.paper == "compare"
     assert "ADMM" not in str(mest_record.config)

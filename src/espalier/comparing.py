@@ -20,6 +20,7 @@ from espalier.tables.schema import SCALES, Table
 SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
 CHOSEN_BY = "val/top1_pct"
 AXES = ("model", "data", "method", "constraint", "rate")
+NO_PART = ("logger", "frame")  # groups that no result depends on: they go with the runs, never into the table
 WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name")  # what a command names; the other words change the config
 COLUMNS: dict[str, dict[str, str]] = {
     "top1_pct": {},
@@ -121,15 +122,18 @@ def compare(
         raise ValueError("seeds=[] names nothing to run; leave it out, or name some.")
     if tune < 0:
         raise ValueError(f"tune={tune}: the number of trials for each contestant; 0 takes the settings as they are.")
-    grid = Grid(model, data, tuple(methods), tuple(constraints), tuple(rates), epochs, tuple(overrides))
+    beside = tuple(word for word in overrides if re.split(r"[.@=]", word.lstrip("+"))[0] in NO_PART)
+    further = tuple(word for word in overrides if word not in beside)
+    grid = Grid(model, data, tuple(methods), tuple(constraints), tuple(rates), epochs, further)
+    way = _Way(place, scale, jobs, beside, console)
     contest = planned(grid, scale=scale)
     chosen_seeds = list(seeds or SEEDS[scale])
     title = _checked_name(name or _own_name(contest, tune))
     remarks: list[str] = []
     if tune > 1:
-        contest, remarks = _tuned(contest, tune, f"{title}-trials", place, scale=scale, seed=chosen_seeds[0], jobs=jobs, console=console)
+        contest, remarks = _tuned(contest, tune, f"{title}-trials", way, chosen_seeds[0])
     table = _filed(contest, title, place, scale=scale, seeds=chosen_seeds, tune=tune)
-    outcome = _run(table, place, scale=scale, seeds=chosen_seeds, jobs=jobs, console=console)
+    outcome = _run(table, way, chosen_seeds)
     lines = standings(table, scale=scale, store=place)
     remarks += _remarks(table, outcome.records)
     return Comparison(table.name, scale, table.note, lines, outcome.failed, remarks, outcome.records)
@@ -187,14 +191,23 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _tuned(
-    contest: Contest, tune: int, name: str, store: Store, *, scale: str, seed: int, jobs: int, console: Console | None
-) -> tuple[Contest, list[str]]:
+@dataclass(frozen=True)
+class _Way:
+    """How the runs of a comparison are done."""
+
+    store: Store
+    scale: str
+    jobs: int
+    words: tuple[str, ...]
+    console: Console | None
+
+
+def _tuned(contest: Contest, tune: int, name: str, way: _Way, seed: int) -> tuple[Contest, list[str]]:
     """Run the trials of every entry at one seed; return the contest with the best of each, and a remark on each trial that failed."""
     trials = {entry.row: [tuned(entry, index) for index in range(1, tune + 1)] for entry in contest.entries if not entry.reason}
     rows = [replace(one, row=f"{row}-t{index}") for row, several in trials.items() for index, one in enumerate(several, start=1)]
-    table = _filed(replace(contest, entries=rows), name, store, scale=scale, seeds=[seed], tune=tune, trials=True)
-    outcome = _run(table, store, scale=scale, seeds=[seed], jobs=jobs, console=console, dense=False)
+    table = _filed(replace(contest, entries=rows), name, way.store, scale=way.scale, seeds=[seed], tune=tune, trials=True)
+    outcome = _run(table, way, [seed], dense=False)
     reached = {record.row: record.metrics[CHOSEN_BY] for record in outcome.records if record.metrics.get(CHOSEN_BY) is not None}
     entries = []
     for entry in contest.entries:
@@ -210,11 +223,11 @@ def _tuned(
     ]
 
 
-def _run(
-    table: Table, store: Store, *, scale: str, seeds: Sequence[int], jobs: int, console: Console | None, dense: bool = True
-) -> Outcome:
-    asks = [Ask(table.name, row, scale, seed) for row in table.runnable if dense or row != "dense" for seed in seeds]
-    return carry_out(asks, title=f"{table.name} at scale={scale}", store=store, jobs=jobs, keep_going=True, console=console)
+def _run(table: Table, way: _Way, seeds: Sequence[int], *, dense: bool = True) -> Outcome:
+    rows = [row for row in table.runnable if dense or row != "dense"]
+    asks = [Ask(table.name, row, way.scale, seed, way.words) for row in rows for seed in seeds]
+    title = f"{table.name} at scale={way.scale}"
+    return carry_out(asks, title=title, store=way.store, jobs=way.jobs, keep_going=True, console=way.console)
 
 
 def _filed(contest: Contest, name: str, store: Store, *, scale: str, seeds: Sequence[int], tune: int, trials: bool = False) -> Table:
