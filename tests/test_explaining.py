@@ -47,7 +47,7 @@ def test_a_step_and_a_scale_narrow_the_values() -> None:
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("metod.tau", "method.tau"), ("method=adm", "method=admm"), ("recipe.steps.nowhere.freeze", r"recipe\.steps\.\*\.freeze")],
+    [("methd.tau", "method.tau"), ("method=adm", "method=admm"), ("recipe.steps.nowhere.freeze", r"recipe\.steps\.\*\.freeze")],
 )
 def test_an_unknown_key_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=f"no config has the key '{name}'.*{near}"):
