@@ -113,7 +113,7 @@ def test_a_papers_row_takes_a_network_of_timm_and_photographs() -> None:
         (["model=resnet8_cifar", "model.num_classes=4", "model.width=0.25"], "has 4 outputs, imagefolder has 3 classes"),
         (["model=python", "model.target=torch.nn:Flatten", "model.args.start_dim=1"], r"has 768 outputs, imagefolder has 3 classes"),
         (["model=python", "model.target=torch.nn:Identity"], r"gives a tensor of shape \(1, 3, 16, 16\) for one image"),
-        (["model=timm", "model.name=test_resnet", "data.size=32", "data.batch_size=20"], r"21 training images in batches of 20 leave one"),
+        (["model=timm", "model.name=test_resnet", "data.size=32", "data.batch_size=1"], r"batches of 1: .*batch_size to 2 or more"),
         (["model=python", "model.target=own_net_under_test:Nett"], "has no 'Nett'; did you mean 'Net'"),
         (["model=timm", "model.name=resnet_18"], r"is not in timm .*; nearest: "),
     ],

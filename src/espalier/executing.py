@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -62,8 +62,17 @@ class Outcome:
     def refuse(self) -> None:
         """Raise ``ValueError`` with every run that failed and why, if any did."""
         if self.failed:
-            causes = "; ".join(f"{run}: {why}" for run, why in self.failed.items())
-            raise ValueError(f"{len(self.failed)} of {len(self.failed) + len(self.records)} runs failed, the others are kept: {causes}")
+            raise ValueError(
+                f"{len(self.failed)} of {len(self.failed) + len(self.records)} runs failed, the others are kept: {causes(self.failed)}"
+            )
+
+
+def causes(failed: Mapping[str, str]) -> str:
+    """Return which runs failed and why, as one text; a cause that several share is told once."""
+    runs: dict[str, list[str]] = {}
+    for run, why in failed.items():
+        runs.setdefault(why, []).append(run)
+    return "; ".join(f"{', '.join(several)}: {why}" for why, several in runs.items())
 
 
 def num_cores() -> int:

@@ -143,8 +143,9 @@ def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
 
 def failures(failed: Mapping[str, str]) -> str:
     """Return which runs failed and why, as one text."""
-    causes = "; ".join(f"{run}: {why}" for run, why in failed.items())
-    return f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the others are kept: {causes}"
+    from espalier.executing import causes  # noqa: PLC0415
+
+    return f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the others are kept: {causes(failed)}"
 
 
 def layout_grid(name: str, form: "PrintedGrid") -> Grid:

@@ -81,14 +81,14 @@ def refuse_network(config: Mapping[str, Any], data: ImageData) -> None:
             f"the network ({what}) has {logits.shape[1]} outputs, {data.name} has {data.num_classes} classes; give the network that many "
             "(model.num_classes, or the argument of model.target that says so)."
         )
-    if len(data.train) % data.batch_size == 1:
+    if min(len(data.train), data.batch_size) == 1:
         try:
             with torch.random.fork_rng(), torch.no_grad():
                 model.train()(image)
         except ValueError as error:  # batch norm without statistics
             raise ValueError(
-                f"{len(data.train)} training images in batches of {data.batch_size} leave one over, which this network cannot train on "
-                f"({error}); set data.batch_size to {data.batch_size + 1} or so."
+                f"{len(data.train)} training image{'s' * (len(data.train) > 1)} in batches of {data.batch_size}: this network cannot train on "
+                f"one image at a time ({error}); set data.batch_size to 2 or more, and give it as many images."
             ) from error
 
 

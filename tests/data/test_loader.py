@@ -40,6 +40,20 @@ def test_one_number_for_all_channels_gives_what_it_always_gave() -> None:
         assert torch.equal(labels, part.labels[index])
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(33, [16, 17]), (32, [16, 16]), (34, [16, 16, 2]), (1, [1]), (17, [17])])
+def test_a_single_sample_left_over_joins_the_batch_before_it(count: int, sizes: list[int]) -> None:
+    part = split(count)
+    loader = TensorLoader(part, 16, **KNOBS)
+    assert len(loader) == len(sizes)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == sizes
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(3 * 100_003))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), part.labels[order])
+    if count == 33:
+        unshuffled = TensorLoader(part, 16, **{**KNOBS, "seed": None})
+        assert [len(labels) for _, labels in unshuffled] == [16, 16, 1], "evaluation takes them as they come"
+
+
 def test_the_order_of_digits_is_that_of_existing_records() -> None:
     data = digits(batch_size=64, eval_batch_size=1000, mean=0.1307, std=0.3081, channels_last=True)
     assert data.fingerprint == "7e748e0fae38316a5344f6e216c50d35ce23ff069ea72cbac89395d508e7d087"

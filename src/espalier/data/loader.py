@@ -20,7 +20,8 @@ class TensorLoader:
 
     Args:
         split: The samples.
-        batch_size: Samples a batch, over all devices; the last batch may be smaller.
+        batch_size: Samples a batch, over all devices; the last batch may be smaller. While training, a single sample that is left over
+            joins the batch before it, as batch norm cannot learn from one.
         mean: Mean of the pixels / 255; one number, or one for each channel.
         std: Standard deviation of the pixels / 255.
         seed: None keeps the order of the split; a number shuffles by ``(seed, epoch)``, see ``set_epoch``.
@@ -87,7 +88,11 @@ class TensorLoader:
             self.keep(state["kept"])
 
     def __len__(self) -> int:
-        return math.ceil(len(self.split if self.kept is None else self.kept) / self.batch_size)
+        total = len(self.split if self.kept is None else self.kept)
+        return math.ceil(total / self.batch_size) - self._joins(total)
+
+    def _joins(self, total: int) -> bool:
+        return self.seed is not None and total > self.batch_size > 1 and total % self.batch_size == 1
 
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(0 if self.seed is None else self.seed * EPOCH_STRIDE + self.epoch)
@@ -96,7 +101,10 @@ class TensorLoader:
         draws = None if self.augment is None else self.augment.draw(total, generator)
         if self.kept is not None:
             order = order[torch.zeros(total, dtype=torch.bool).index_fill(0, self.kept, True)[order]]
-        for index in torch.split(order, self.batch_size):
+        batches = list(torch.split(order, self.batch_size))
+        if self._joins(len(order)):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for index in batches:
             images = self.split.images[index]
             if self.augment is not None and draws is not None:
                 images = self.augment.apply(images, index, draws)
