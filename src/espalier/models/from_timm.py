@@ -85,7 +85,7 @@ def _facts(name: str) -> dict[str, Any]:
         found: Any = timm.get_pretrained_cfg(name)
     except RuntimeError as error:  # a tag that the architecture does not have
         raise ValueError(f"model.name={name}: timm {timm.__version__} has no weights of that tag; {_with_weights(name)}.") from error
-    return {} if found is None else dict(found.to_dict())  # type: ignore[no-untyped-call]
+    return {} if found is None else dict(found.to_dict())
 
 
 def _with_weights(name: str) -> str:
