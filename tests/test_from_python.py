@@ -169,4 +169,4 @@ def test_arguments_reach_the_function_as_pythons_own() -> None:
 def test_other_classes_than_stated_are_named() -> None:
     config = {**data_of("own_functions:arrays")["data"], "num_classes": 4}
     with pytest.raises(ValueError, match=r"data\.num_classes=4, but python has 3"):
-        python_data(**{key: value for key, value in config.items() if key != "_target_"})
+        python_data(**{key: value for key, value in config.items() if not key.startswith("_")})

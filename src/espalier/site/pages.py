@@ -81,7 +81,7 @@ def _pages(
         yield links.table_page(table), "comparison.html.j2", comparison_context(table, evidence)
     runs = list(evidence.runs())
     yield links.RUNS, "runs.html.j2", {"runs": runs_context(runs)}
-    parents = {(paper.name, name): links.paper_page(paper.name) for paper in papers for name in paper.table_names}
+    parents = {(paper.name, name): links.paper_page(paper.name) for paper in papers if paper.name in shown for name in paper.table_names}
     parents |= {(table.paper, table.table): links.table_page(table) for table in compared}
     for (paper_name, table_name, row), of in rows_of(runs).items():
         parent = parents.get((paper_name, table_name), links.RUNS)  # runs outlive their tables
