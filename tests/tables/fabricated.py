@@ -165,7 +165,9 @@ def compared(root: Path) -> tuple[Paper, list[Record], list[Measurement]]:
     """Write a comparison of made-up methods below ``root``; return it with the records and measurements of its rows, one row hostile."""
     folder = root / "compare"
     (folder / "tables").mkdir(parents=True)
-    (folder / "paper.yaml").write_text(dedent(PAPER).replace("made-up", "compare").replace("main_table: tab", "main_table: methods"))
+    (folder / "paper.yaml").write_text(
+        dedent(PAPER).replace("made-up", "compare").replace("main_table: tab", "main_table: methods\nhouse: true")
+    )
     rows = {
         f"{method}-{structure}-{rate}x": {"method": method, "constraint": structure, "rate": f"{rate}x"}
         for method in STRENGTH
