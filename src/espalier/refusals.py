@@ -87,8 +87,8 @@ def refuse_network(config: Mapping[str, Any], data: ImageData) -> None:
                 model.train()(image)
         except ValueError as error:  # batch norm without statistics
             raise ValueError(
-                f"{len(data.train)} training image{'s' * (len(data.train) > 1)} in batches of {data.batch_size}: this network cannot train on "
-                f"one image at a time ({error}); set data.batch_size to 2 or more, and give it as many images."
+                f"{len(data.train)} training image{'s' * (len(data.train) > 1)} in batches of {data.batch_size}: this network cannot train "
+                f"on one image at a time ({error}); set data.batch_size to 2 or more, and give it as many images."
             ) from error
 
 

@@ -60,7 +60,8 @@ class Series:
 
     Args:
         name: As in the legend.
-        look: Which colour, shape and dashes, from 0 on.
+        look: Which colour, from 0 on; no other series of the chart has the same number.
+        form: Which shape and dashes, from 0 on; None takes ``look``.
         points: Points of a scatter chart.
         joined: Whether a line joins the points.
         curve: (x, y) of a curve, instead of points.
@@ -71,12 +72,23 @@ class Series:
     points: tuple[Point, ...] = ()
     joined: bool = False
     curve: tuple[tuple[float, float], ...] = ()
+    form: int | None = None
+
+    @property
+    def shape(self) -> str:
+        """Return the mark of its points, an SVG path."""
+        return SHAPES[(self.look if self.form is None else self.form) % len(SHAPES)]
+
+    @property
+    def dashes(self) -> str:
+        """Return the dashes of its line, as SVG takes them."""
+        return DASHES[(self.look if self.form is None else self.form) % len(DASHES)]
 
     @property
     def swatch(self) -> Markup:
         """Return its sign in the legend."""
-        line = f'<path class="line" stroke-dasharray="{_dashes(self.look)}" d="M0 7h26"/>' if self.joined or self.curve else ""
-        mark = "" if self.curve else f'<path class="mark" transform="translate(13 7)" d="{_shape(self.look)}"/>'
+        line = f'<path class="line" stroke-dasharray="{self.dashes}" d="M0 7h26"/>' if self.joined or self.curve else ""
+        mark = "" if self.curve else f'<path class="mark" transform="translate(13 7)" d="{self.shape}"/>'
         size = 'viewBox="0 0 26 14" width="26" height="14" aria-hidden="true"'
         return Markup(f'<svg class="swatch {_colour(self.look)}" {size}>{line}{mark}</svg>')  # noqa: S704
 
@@ -117,11 +129,11 @@ def scatter(
     for one in series:
         if one.joined:
             path = "L".join(_pair(across.at(point.x), up.at(point.y)) for point in sorted(one.points, key=lambda point: point.x))
-            parts.append(f'<path class="line {_colour(one.look)}" stroke-dasharray="{_dashes(one.look)}" d="M{path}"/>')
+            parts.append(f'<path class="line {_colour(one.look)}" stroke-dasharray="{one.dashes}" d="M{path}"/>')
         parts += [_bars(point, across, up, one.look) for point in one.points]
     parts += _names([point for point in every if point.name], across, up)
     for one in series:
-        parts += [_mark(point, across, up, one.look) for point in one.points]
+        parts += [_mark(point, across, up, one) for point in one.points]
     return Chart(title, _svg("group", f"{title}, {of}", parts), tuple(series), note)
 
 
@@ -170,13 +182,13 @@ def _frame(across: Axis, up: Axis, x_label: str, y_label: str) -> Iterator[str]:
     yield f'<text transform="translate(12 {(TOP + floor) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
 
 
-def _mark(point: Point, across: Axis, up: Axis, look: int) -> str:
+def _mark(point: Point, across: Axis, up: Axis, of: Series) -> str:
     place = f'transform="translate({_pair(across.at(point.x), up.at(point.y))})"'
-    mark = f'<path class="hit" d="{SHAPES[1]}" transform="scale(2.5)"/><path class="mark" d="{_shape(look)}"/>'
+    mark = f'<path class="hit" d="{SHAPES[1]}" transform="scale(2.5)"/><path class="mark" d="{of.shape}"/>'
     link = f' href="{escape(point.href)}"' if point.href else ' tabindex="0" role="img"'
     tag = "a" if point.href else "g"
     text = escape(point.text)
-    return f'<{tag} class="point {_colour(look)}" {place}{link} aria-label="{text}"><title>{text}</title>{mark}</{tag}>'
+    return f'<{tag} class="point {_colour(of.look)}" {place}{link} aria-label="{text}"><title>{text}</title>{mark}</{tag}>'
 
 
 def _bars(point: Point, across: Axis, up: Axis, look: int) -> str:
@@ -223,7 +235,7 @@ def _names(points: Sequence[Point], across: Axis, up: Axis) -> list[str]:
 def _curve(one: Series, across: Axis, up: Axis, *, width: float) -> str:
     pieces = ["L".join(_pair(across.at(x), up.at(y)) for x, y in piece) for piece in broken(one.curve)]
     lines = "".join(f"M{piece}" if "L" in piece else f"M{piece}h0.1" for piece in pieces)
-    look = f'stroke-width="{width:.2f}" stroke-dasharray="{_dashes(one.look)}" stroke-linecap="{"butt" if _dashes(one.look) else "round"}"'
+    look = f'stroke-width="{width:.2f}" stroke-dasharray="{one.dashes}" stroke-linecap="{"butt" if one.dashes else "round"}"'
     return f'<path class="line {_colour(one.look)}" {look} d="{lines}"><title>{escape(one.name)}</title></path>'
 
 
@@ -249,11 +261,3 @@ def _pair(x: float, y: float) -> str:
 
 def _colour(look: int) -> str:
     return f"c{look % NUM_COLOURS} l{look}"
-
-
-def _dashes(look: int) -> str:
-    return DASHES[look % len(DASHES)]
-
-
-def _shape(look: int) -> str:
-    return SHAPES[look % len(SHAPES)]

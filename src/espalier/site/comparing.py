@@ -3,13 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from espalier.site.charts import Chart, Point, Series, scatter
+from espalier.site.charts import NUM_COLOURS, SHAPES, Chart, Point, Series, scatter
 from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
 from espalier.tables.points import front
-from espalier.tables.ranking import contestant, ranked_part, ranks, value_of
+from espalier.tables.ranking import contestant, looks, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
 COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
@@ -117,6 +117,14 @@ def _charts(
     return charts, fronts
 
 
+def _series(name: str, points: Sequence[Point], numbers: tuple[int, int] | None, apart: int) -> Series:
+    """Return a contestant's curve; the dense row's point has a look of its own, which ends the list of colours."""
+    if numbers is None:
+        return Series(name, apart - 1, tuple(points), form=len(SHAPES) - 1)
+    colour, form = numbers
+    return Series(name, colour + apart * (form + 1), tuple(points), joined=len(points) > 1, form=form)
+
+
 def _is_timed(table: Table, column: str) -> bool:
     return table.columns[column].kind in ("measured", "modelled")
 
@@ -125,7 +133,8 @@ def _against(
     table: Table, scale: str, pairs: Mapping[str, tuple[Cell, Cell]], part: str, *, title: str, setting: str
 ) -> tuple[Chart, list[str]]:
     names = {row: contestant(table, row) or row for row in pairs}
-    looks = {name: index for index, name in enumerate(dict.fromkeys(contestant(table, row) or row for row in table.rows))}
+    numbers = looks(table)
+    apart = NUM_COLOURS * (1 + max((colour for colour, _ in numbers.values()), default=0) // NUM_COLOURS)
     points: dict[str, list[Point]] = {}
     for row, (across, up) in pairs.items():
         points.setdefault(names[row], []).append(_point(table, scale, row, across, up, part))
@@ -139,7 +148,7 @@ def _against(
         members.reverse()  # the cheapest first, from which the steps rise
     on = [member["row"] for member in members]
     chart = scatter(
-        [Series(name, looks[name], tuple(of), joined=len(of) > 1) for name, of in points.items()],
+        [_series(name, points[name], numbers.get(name), apart) for name in points],
         title=title,
         of=", ".join(word for word in (table.title, f"scale {scale}", setting) if word),
         x_label=_named(across.column, table.columns[across.column]),

@@ -13,6 +13,7 @@ from espalier.files import replacing, write_over
 from espalier.tables.comparison import Cell
 from espalier.tables.drawing import COLORS, DASHES, axes_of, short
 from espalier.tables.points import Point, check_axis, common_setting, front, points, points_csv
+from espalier.tables.ranking import looks
 from espalier.tables.schema import Table
 
 COLUMN_WIDTH_IN = 3.33  # of a two-column paper
@@ -132,20 +133,22 @@ def _curves(table: Table, lines: Sequence[Point], x: str) -> list[tuple[str, lis
     """Return (label, points, look) of each entry of the legend: one a source, or, in a comparison, one a contestant and source."""
     if not table.contestants:
         found = [(part, [line for line in lines if line["source"] == part]) for part in MARKS]
-        looks = {
+        styles = {
             part: {"fmt": mark, "markerfacecolor": face, "color": edge, "markersize": 4.5} for part, (mark, face, edge) in MARKS.items()
         }
-        return [(part, own, looks[part]) for part, own in found if own]
+        return [(part, own, styles[part]) for part, own in found if own]
     curves = []
     names = dict.fromkeys(line["contestant"] for line in lines)
     sources = dict.fromkeys(line["source"] for line in lines)
-    for index, name in enumerate(sorted(names, key=lambda name: name != "")):  # the dense row first
+    numbers = looks(table)
+    for name in sorted(names, key=lambda name: name != ""):  # the dense row first
         for source in sources:
             own = [line for line in lines if (line["contestant"], line["source"]) == (name, source)]
-            color = COLORS[(index - 1) % len(COLORS)] if name else "#20262d"
-            look = {"marker": SHAPES[(index - 1) % len(SHAPES)] if name else "p", "color": color, "markersize": 4}
+            colour, form = numbers.get(name, (0, 0))
+            color = COLORS[colour % len(COLORS)] if name else "#20262d"
+            look = {"marker": SHAPES[form % len(SHAPES)] if name else "p", "color": color, "markersize": 4}
             look |= {
-                "linestyle": DASHES[(index - 1) % len(DASHES)] if name else "none",
+                "linestyle": DASHES[form % len(DASHES)] if name else "none",
                 "markerfacecolor": color if source == "yours" else "none",
             }
             label = (name or "dense") + (f", {source}" if len(sources) > 1 else "")

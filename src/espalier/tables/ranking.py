@@ -26,6 +26,18 @@ def contestant(table: Table, row: str) -> str | None:
     return BETWEEN.join(labels[key] for key in table.contestants)
 
 
+def looks(table: Table) -> dict[str, tuple[int, int]]:
+    """Return each contestant's numbers of a colour, one for each first label (the method), and of a form, one for each set of the others.
+
+    A chart of many contestants is read by these: what shares a colour is one method, what shares a mark and dashes one structure.
+    """
+    first, *others = table.contestants
+    labels = {name: table.rows[row].labels for row in table.rows if (name := contestant(table, row)) is not None}
+    colours = list(dict.fromkeys(of[first] for of in labels.values()))
+    forms = list(dict.fromkeys(tuple(of[key] for key in others) for of in labels.values()))
+    return {name: (colours.index(of[first]), forms.index(tuple(of[key] for key in others))) for name, of in labels.items()}
+
+
 def value_of(cell: Cell, part: str) -> float | None:
     """Return one source's figure of a cell; None where it has none, or only a text."""
     given = {"published": cell.published, "shipped": cell.shipped_mean, "yours": cell.ours_mean}[part]
