@@ -105,7 +105,7 @@ def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: flo
         told: Caption below the axes; none where it is empty.
     """
     curves = _curves(table, lines, x)
-    columns = max(1, min(len(curves), round(width_in / (1.6 if table.contestants else 1.1))))
+    columns = max(1, min(len(curves), round(width_in / (2.1 if table.contestants else 1.1))))
     wrapped = textwrap.wrap(told, max(20, round(width_in * CHARACTERS_IN))) if told else []
     below = [LINE_IN * len(wrapped) + (0.06 if wrapped else 0.0), LEGEND_IN * -(-len(curves) // columns) + 0.06]
     figure, axes = axes_of(width_in, extra_in=sum(below))
