@@ -3,7 +3,7 @@
 Two files are locked with ``flock``, whose hold ends with the process, however that ends. A measurement holds the turnstile from when it
 comes until it is done, and the machine once all shares are given up. A run passes the turnstile before it takes its share, so that a stream
 of epochs cannot keep a measurement waiting. It holds the share over all that it computes, and gives it up for an instant at each epoch's
-end, while it measures, and while it waits for a lock that another process holds. Making way costs about 20 us an epoch.
+end, while it measures, and while it waits for a lock that another process holds. Making way costs about 60 us an epoch.
 
 Nobody can wait in a circle, because everybody waits upwards only, in the order run lock, step lock, turnstile, machine: whoever waits for
 a run's or a step's lock holds neither turnstile nor machine; whoever waits for the turnstile does not hold the machine; and whoever has
