@@ -11,7 +11,7 @@ import espalier
 
 ROOT = Path(espalier.__file__).parent
 FLOORS = [
-    {"constraints", "models", "metrics", "devices", "files"},
+    {"constraints", "models", "metrics", "devices", "files", "progress"},
     {"record", "workload", "packing", "storage", "methods", "data", "training_cost"},
     {"rewrites", "tasks"},
     {"frames"},

@@ -1,11 +1,11 @@
-"""A bar that comes only where something takes long."""
+"""Bars: one that comes only where something takes long, and one that is told of too few."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from espalier.progress import late_bar
+from espalier.progress import count, late_bar, progress_bar
 
 pytestmark = pytest.mark.tiny
 
@@ -18,6 +18,26 @@ def test_a_late_bar_shows_what_takes_longer(after_s: float, shown: bool) -> None
         told("runs.html")
     assert ("runs.html" in stream.getvalue()) is shown
     assert ("2/?" in stream.getvalue()) is shown
+
+
+def test_a_bar_of_known_length_that_goes_when_it_ends() -> None:
+    stream = io.StringIO()
+    with late_bar(Console(file=stream, force_terminal=True, width=100), "images", total=2, after_s=-1.0, transient=True) as told:
+        told("reading")
+        told("reading")
+    assert "reading" in stream.getvalue()
+    assert "2/2" in stream.getvalue()
+    assert stream.getvalue().endswith("\x1b[1A\x1b[2K")  # the cursor goes up and the line is wiped
+
+
+def test_a_bar_that_was_told_of_too_few_grows_and_never_passes_its_end() -> None:
+    with progress_bar(None, "epochs") as progress:
+        bar = progress.add_task("", total=2)
+        seen = []
+        for _ in range(4):
+            count(progress, bar)
+            seen.append((progress.tasks[0].completed, progress.tasks[0].total))
+    assert seen == [(1, 2), (2, 2), (3, 3), (4, 4)]
 
 
 def test_without_a_console_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier import HOMES
-from espalier.importing import dotted, make_importable
+from espalier.importing import as_target, make_importable
 from espalier.record import Record
 
 STEPPING = ("espalier.stepping",)  # runs the steps of every row
@@ -40,7 +40,20 @@ def code_digest(config: Mapping[str, Any], roots: Iterable[str] = (*STEPPING, *F
 
 def is_stale(record: Record) -> bool:
     """Return whether the code that made a record has changed since."""
-    return record.code_digest != code_digest(record.config)
+    return bool(stale_runs([record]))
+
+
+def stale_runs(records: Iterable[Record]) -> set[str]:
+    """Return the names of the runs whose code has changed since; that of the same parts is read once."""
+    digests: dict[frozenset[str], str] = {}
+    stale = set()
+    for record in records:
+        parts = frozenset(targets(record.config))
+        if parts not in digests:
+            digests[parts] = code_digest(record.config)
+        if record.code_digest != digests[parts]:
+            stale.add(record.name)
+    return stale
 
 
 def step_digests(config: Mapping[str, Any]) -> dict[str, str]:
@@ -64,7 +77,7 @@ def targets(config: Any) -> Iterator[str]:
         if isinstance(target := config.get("_target_"), str):
             yield target
             if isinstance(own := config.get("target"), str):  # of model=python and data=python
-                yield dotted(own)
+                yield as_target(own)
         config = list(config.values())
     if isinstance(config, list | tuple):
         for item in config:

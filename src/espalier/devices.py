@@ -26,6 +26,11 @@ class CpuDevice:
         return f"{self.name} ({self.num_cores} cores; {' '.join(self.flags)})"
 
 
+def num_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu() -> CpuDevice:
     """Return the CPU of this machine; detected, never assumed."""
     facts: dict[str, str] = {}
@@ -36,7 +41,7 @@ def cpu() -> CpuDevice:
             facts.setdefault(key.strip(), value.strip())
     present = set(facts.get("flags", facts.get("Features", "")).split())
     name = " ".join(filter(None, [facts.get("model name") or platform.processor() or platform.machine(), _family(facts)]))
-    return CpuDevice(name, tuple(flag for flag in RELEVANT_FLAGS if flag in present), len(os.sched_getaffinity(0)))
+    return CpuDevice(name, tuple(flag for flag in RELEVANT_FLAGS if flag in present), num_cores())
 
 
 def _family(facts: dict[str, str]) -> str:

@@ -6,7 +6,6 @@ until the first has it, and meanwhile another runs.
 
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +13,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from espalier.code import is_stale
+from espalier.code import stale_runs
+from espalier.devices import num_cores
 from espalier.expectation import expectation
-from espalier.progress import progress_bar
+from espalier.progress import count, progress_bar
 from espalier.record import Record, Store
 from espalier.runner import Job, Rerun, command_of, execute, plan, step_folders
 from espalier.tables.published import look_in, paper
@@ -75,11 +76,6 @@ def causes(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(several)}: {why}" for why, several in runs.items())
 
 
-def num_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def carry_out(
     asks: Sequence[Ask],
     *,
@@ -109,7 +105,8 @@ def carry_out(
         raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
     planned = [ask.planned() for ask in asks]
     found = [store.find(job.name) for job in planned]
-    stale = [record is not None and is_stale(record) for record in found]
+    known_stale = stale_runs(record for record in found if record is not None)
+    stale = [record is not None and record.name in known_stale for record in found]
     left = [index for index, (record, old) in enumerate(zip(found, stale, strict=True)) if record is None or (old and rerun == "stale")]
     at_once = _at_once(jobs, [planned[index] for index in left], console)
     if console is not None:
@@ -117,8 +114,8 @@ def carry_out(
     outcome = Outcome()
     records = {index: record for index, record in enumerate(found) if record is not None and index not in left}
     with progress_bar(console, "epochs") as progress:
-        bar = progress.add_task("", total=sum(epochs_of(planned[index]) for index in left))
-        told = Told(lambda text: progress.update(bar, description=text), lambda: progress.advance(bar))
+        bar = progress.add_task("", total=sum(epochs_of(planned[index].config) for index in left))
+        told = Told(lambda text: progress.update(bar, description=text), lambda: count(progress, bar))
         todo = [(index, asks[index], planned[index]) for index in left]
         if at_once == 1:
             _here(todo, records, outcome, store=store, rerun=rerun, keep_going=keep_going, told=told)
@@ -136,9 +133,9 @@ class Told:
     epoch: Callable[[], None]
 
 
-def epochs_of(job: Job) -> int:
-    """Return the epochs of a job."""
-    return sum(step.get("epochs", 0) for step in job.config["recipe"]["steps"].values())
+def epochs_of(config: Mapping[str, Any]) -> int:
+    """Return the epochs that a resolved config's steps name; a step that trains several parts in turn trains so many of each."""
+    return sum(step.get("epochs", 0) for step in config["recipe"]["steps"].values())
 
 
 def _at_once(jobs: int, left: Sequence[Job], console: Console | None) -> int:

@@ -19,8 +19,8 @@ def make_importable() -> list[str]:
     return places
 
 
-def dotted(target: str) -> str:
-    """Return ``pkg.module:function`` as ``pkg.module.function``."""
+def as_target(target: str) -> str:
+    """Return ``pkg.module:function`` as a ``_target_`` is written, ``pkg.module.function``."""
     return target.replace(":", ".")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from espalier.code import code_digest, targets
+from espalier.code import stale_runs
 from espalier.progress import late_bar
 from espalier.record import Measurement, Record, Store
 from espalier.tables import published
@@ -21,7 +21,7 @@ from espalier.tables.export import export as written
 from espalier.tables.export import wide
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
-from espalier.tables.settings import changed, dotted
+from espalier.tables.settings import changed, flattened
 
 VERDICTS = ("holds", "fails", "inconclusive", "not run")
 
@@ -86,7 +86,7 @@ def papers(store: Store | None = None) -> list[PaperSummary]:
     own = own_records(store)
     found = []
     for paper in (paper for paper in published.papers().values() if not paper.facts.house):
-        words: list[str] = [verdict.verdict for verdict in judge(paper, own, stale=_stale(own, paper.name))]
+        words: list[str] = [verdict.verdict for verdict in judge(paper, own, stale=_stale_of(paper.name, own))]
         tally = {word: words.count(word) for word in VERDICTS}
         found.append(PaperSummary(paper.name, paper.table_names, sum(map(len, paper.rows.values())), tally))
     return found
@@ -99,21 +99,11 @@ def claims(paper: str, store: Store | None = None) -> list[Verdict]:
         ValueError: There is no such paper; the message has the nearest.
     """
     own = own_records(store)
-    return judge(published.paper(paper), own, stale=_stale(own, paper))
+    return judge(published.paper(paper), own, stale=_stale_of(paper, own))
 
 
-def _stale(own: Iterable[Record], paper: str | None = None) -> set[str]:
-    """Return the names of the runs (of one paper, or all) whose code has changed since; that of the same parts is read once."""
-    digests: dict[frozenset[str], str] = {}
-    stale = set()
-    for record in own:
-        if paper in (None, record.paper):
-            parts = frozenset(targets(record.config))
-            if parts not in digests:
-                digests[parts] = code_digest(record.config)
-            if record.code_digest != digests[parts]:
-                stale.add(record.name)
-    return stale
+def _stale_of(paper: str, own: Iterable[Record]) -> set[str]:
+    return stale_runs(record for record in own if record.paper == paper)
 
 
 def highest_scale(name: str, store: Store | None = None) -> str:
@@ -145,7 +135,7 @@ def cells(name: str, *, scale: str | None = None, store: Store | None = None) ->
         scale or highest_scale(name, store),
         measurements=own_measurements(store),
         shipped_measurements=home.shipped_measurements(),
-        stale=_stale(own, of.paper),
+        stale=_stale_of(of.paper, own),
     )
 
 
@@ -177,14 +167,17 @@ def records(store: Store | None = None) -> pd.DataFrame:
     """Return all runs, one line each: a column per fact, per config key (dotted) and per metric."""
     facts = {"paper", "table", "row", "scale", "seed", "variant", "identity", "device", "started", "duration_s"}
     return pd.DataFrame(
-        [{**record.model_dump(include=facts), **dict(dotted(record.config, "config.")), **record.metrics} for record in own_records(store)]
+        [
+            {**record.model_dump(include=facts), **dict(flattened(record.config, "config.")), **record.metrics}
+            for record in own_records(store)
+        ]
     )
 
 
 def runs(store: Store | None = None) -> list[RunSummary]:
     """Return all finished runs, ordered by name."""
     own = own_records(store)
-    stale = _stale(own)
+    stale = stale_runs(own)
     return [
         RunSummary(
             run=record.name,
@@ -235,7 +228,7 @@ def diff(first: str | Record, second: str | Record, store: Store | None = None) 
         store: Where they live.
     """
     found = (find(one, store) if isinstance(one, str) else one for one in (first, second))
-    left, right = (dict(dotted({"config": record.config, "metrics": record.metrics})) for record in found)
+    left, right = (dict(flattened({"config": record.config, "metrics": record.metrics})) for record in found)
     keys = dict.fromkeys([*left, *right])
     return [Difference(key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
 
@@ -264,7 +257,9 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
     own = own_records(place)
     measurements = [one for record in own for one in place.measurements(record.name)]
     with late_bar(console, "pages") as told:
-        return write_report(published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=_stale(own), told=told)
+        return write_report(
+            published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=stale_runs(own), told=told
+        )
 
 
 def plot(

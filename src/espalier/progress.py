@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PATIENCE_S = 2.0  # what takes no longer shows no late bar
 
 
-def progress_bar(console: Console | None, unit: str) -> Progress:
-    """Return a bar that counts ``unit`` on ``console``; without one it shows nothing."""
+def progress_bar(console: Console | None, unit: str, *, transient: bool = False) -> Progress:
+    """Return a bar that counts ``unit`` on ``console``; without one it shows nothing, a transient one goes when it ends."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -18,20 +20,38 @@ def progress_bar(console: Console | None, unit: str) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console or Console(quiet=True), disable=console is None)
+    return Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=transient)
+
+
+def terminal() -> Console | None:
+    """Return the error stream where it is a terminal."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
+
+
+def count(progress: Progress, bar: TaskID) -> None:
+    """Count one; where more come than the bar was told of, its total grows with them."""
+    progress.advance(bar)
+    task = progress.tasks[progress.task_ids.index(bar)]
+    if task.total is not None and task.completed > task.total:
+        progress.update(bar, total=task.completed)
 
 
 @contextmanager
-def late_bar(console: Console | None, unit: str, *, after_s: float = 2.0) -> Iterator[Callable[[str], None]]:
+def late_bar(
+    console: Console | None, unit: str, *, total: int | None = None, after_s: float = PATIENCE_S, transient: bool = False
+) -> Iterator[Callable[[str], None]]:
     """Yield a function to call with the name of each thing that is done; a bar counts them once ``after_s`` have passed.
 
     Args:
         console: Where the bar is shown; None shows none.
         unit: What is counted.
+        total: How many there are, where that is known.
         after_s: What is done sooner shows nothing.
+        transient: Whether the bar goes when it ends.
     """
-    progress = progress_bar(console, unit)
-    bar, began = progress.add_task("", total=None), time.monotonic()
+    progress = progress_bar(console, unit, transient=transient)
+    bar, began = progress.add_task("", total=total), time.monotonic()
 
     def told(name: str) -> None:
         progress.update(bar, advance=1, description=name)

@@ -34,7 +34,6 @@ from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
 from espalier.steps.measuring import is_measuring
 from espalier.tracking import WandbRun
-from espalier.turns import Turns
 
 Rerun = Literal["stale"] | None  # which finished runs are done anew
 
@@ -133,8 +132,9 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
     """
     folder = store.folder(job.name)
     if store.find(job.name) is None:
-        refuse_network(job.config, job.data)
-        refuse_constraints(job.config, job.data.input_shape)
+        with SHARE.hold():
+            refuse_network(job.config, job.data)
+            refuse_constraints(job.config, job.data.input_shape)
     make_folder(folder)
     with _alone(folder, job.name):
         done = store.find(job.name)
@@ -145,7 +145,8 @@ def execute(job: Job, *, store: Store, command: str, on_epoch: OnEpoch | None = 
         torch.set_num_threads(job.config["num_threads"])
         with _tracker(job, folder) as tracker:
             listeners = [listen for listen in (on_epoch, None if tracker is None else tracker.log) if listen is not None]
-            record, packed = _made(job, store, command, listeners)
+            with SHARE.hold():
+                record, packed = _made(job, store, command, listeners)
             if tracker is not None:
                 tracker.summarise(record, packed)
     return record
@@ -169,21 +170,20 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
 
 
 def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) -> tuple[Record, PackReport]:
-    """Run the steps, take the figures, time the network, file the record last; return it with the bytes of its checkpoint."""
+    """Run the steps, take the figures, time the network, file the record last; return it with the bytes of its checkpoint.
+
+    The caller holds a share of the machine.
+    """
     started, clock = datetime.now(UTC), time.monotonic()
 
-    turns = Turns(job.config)
-
     def tell(progress: int, figures: dict[str, float]) -> None:
-        for listen in [*listeners, turns.on_epoch]:
+        for listen in listeners:
             listen(progress, figures)
+        SHARE.make_way()
 
     keys = step_keys(job.identity)
     folders = {name: store.root / ".steps" / folder for name, folder in step_folders(job.identity).items()}
-    try:
-        state = run_steps(job.config, keys=keys, folders=folders, data=turns.watched(job.data), on_epoch=tell)
-    finally:
-        SHARE.give_up()
+    state = run_steps(job.config, keys=keys, folders=folders, data=job.data, on_epoch=tell, waiting=SHARE.lent)
     final = {**job.config, "model": refilled(job.config["model"])}
     model = state.rebuilt(partial(model_of, final))
     meta = {"model": final["model"], "row": job.name}

@@ -4,13 +4,14 @@ This module and what it imports count to every record's code digest (``espalier.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
@@ -63,8 +64,17 @@ def assigner(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
     return assigned
 
 
+Waiting = Callable[[], AbstractContextManager[None]]
+
+
 def run_steps(
-    config: Mapping[str, Any], *, keys: Mapping[str, str], folders: Mapping[str, Path], data: ImageData, on_epoch: OnEpoch
+    config: Mapping[str, Any],
+    *,
+    keys: Mapping[str, str],
+    folders: Mapping[str, Path],
+    data: ImageData,
+    on_epoch: OnEpoch,
+    waiting: Waiting = nullcontext,
 ) -> State:
     """Return the State after the last step of a recipe.
 
@@ -74,6 +84,7 @@ def run_steps(
         folders: Step -> where its State is kept; a State found there is taken, the step not run.
         data: The data set.
         on_epoch: Called once for every epoch of the row, also for those trained earlier; ``progress/step`` joins its figures.
+        waiting: Entered while another process that runs the same step is waited for.
 
     Raises:
         ValueError: A step's settings don't fit, or a kept file is damaged.
@@ -83,7 +94,7 @@ def run_steps(
         tell = partial(_tell, on_epoch, index)
         folder = folders[name]
         make_folder(folder)
-        with FileLock(folder / ".lock"):
+        with _alone(folder, waiting):
             if (folder / "state.json").exists():
                 before, state = state, State.load(folder)
                 for progress, figures in by_epoch(state.series, after=before.epochs):
@@ -108,6 +119,21 @@ def run_steps(
             state.save(folder)
             (folder / "last.ckpt").unlink(missing_ok=True)
     return state
+
+
+@contextmanager
+def _alone(folder: Path, waiting: Waiting) -> Iterator[None]:
+    """Hold a step's lock."""
+    lock = FileLock(folder / ".lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with waiting():
+                lock.acquire()
+        yield
+    finally:
+        lock.release()
 
 
 def _tell(on_epoch: OnEpoch, step: int, progress: int, figures: dict[str, float]) -> None:

@@ -1,6 +1,5 @@
 """Images of one's own, generated: how folders become splits, what images become, and what is refused."""
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from espalier.data import ImageData, imagefolder, late_bar
+from espalier.data import ImageData, imagefolder
 from espalier.data.files import CorruptDataError, MissingDataError
 from espalier.data.imagefolder import class_names
 from pictures import CLASSES, write_classes, write_picture
@@ -162,13 +160,3 @@ def test_a_setting_that_does_not_fit_is_named(tmp_path: Path, changes: dict[str,
 def test_no_root_says_what_it_would_be() -> None:
     with pytest.raises(MissingDataError, match=r"data=imagefolder needs data\.root; give data\.root a folder"):
         class_names(None)
-
-
-@pytest.mark.parametrize(("patience", "shown"), [(-1.0, True), (60.0, False)])
-def test_the_bar_shows_only_where_there_is_something_to_wait_for(monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool) -> None:
-    monkeypatch.setattr(late_bar, "PATIENCE_S", patience)
-    console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with late_bar.late_bar(2, "images", console) as advance:
-        advance()
-        advance()
-    assert ("reading 2 images" in console.file.getvalue()) == shown  # type: ignore[attr-defined]

@@ -1,18 +1,19 @@
 """Whose turn the machine is, on real processes: epochs share it, a measurement has it alone and waits for no more than one epoch."""
 
+import multiprocessing
+import os
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from espalier.frames.machine import SHARE, machine_lock
-from espalier.turns import Turns
+from espalier.frames.machine import MACHINE, SHARE, TURNSTILE, machine_lock
 
 TRAINS = """
 import sys, time
@@ -75,26 +76,51 @@ def test_a_measurement_inside_a_training_gives_its_own_share_up_and_takes_it_bac
     assert SHARE.held
 
 
-def test_a_run_holds_a_share_from_its_first_batch_to_the_last_epoch_of_each_step() -> None:
-    turns = Turns({"recipe": {"steps": {"train": {"epochs": 2}, "decide": {}, "retrain": {"epochs": 1}}}})
-    data: Any = turns.watched(SimpleNamespace(train_loader=list, val_loader=list, format="form"))  # type: ignore[arg-type]
-
-    def end_of_epoch(step: int) -> bool:
-        turns.on_epoch(1, {"progress/step": float(step)})
-        return SHARE.held
-
-    assert data.val_loader() == []
+def test_making_way_leaves_things_as_they_were() -> None:
+    SHARE.make_way()
     assert not SHARE.held
-    assert data.train_loader() == []
-    assert SHARE.held
-    assert end_of_epoch(0)
-    assert not end_of_epoch(0)
-    assert data.format == "form"  # a designer's step, which sees no data
-    assert SHARE.held
-    assert not end_of_epoch(2)
-
-
-def test_epochs_of_steps_found_done_take_no_share() -> None:
-    turns = Turns({"recipe": {"steps": {"train": {"epochs": 2}}}})
-    turns.on_epoch(1, {"progress/step": 0.0})
+    with SHARE.hold():
+        SHARE.make_way()
+        assert SHARE.held
+        with SHARE.lent():
+            assert not SHARE.held
+        assert SHARE.held
     assert not SHARE.held
+
+
+def test_a_child_that_was_forked_meanwhile_keeps_nothing() -> None:
+    SHARE.take()
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    SHARE.give_up()
+    try:
+        code = "from espalier.frames.machine import machine_lock; machine_lock().__enter__()"
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    finally:
+        child.terminate()
+        child.join()
+
+
+def test_no_link_is_followed_and_no_other_files_mode_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = tmp_path / "temporary", tmp_path / "private"
+    folder.mkdir()
+    other.touch(0o600)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (folder / TURNSTILE).symlink_to(other)
+    with pytest.raises(OSError, match=rf"{TURNSTILE} is a symbolic link.*Delete it, or set TMPDIR"), machine_lock():
+        pass
+    (folder / TURNSTILE).unlink()
+    (folder / TURNSTILE).symlink_to(tmp_path / "missing")
+    with pytest.raises(OSError, match="is a symbolic link"):
+        SHARE.take()
+    assert not (tmp_path / "missing").exists()
+    (folder / TURNSTILE).unlink()
+    (folder / TURNSTILE).touch(0o400)
+    before = os.umask(0o077)
+    try:
+        with machine_lock():
+            assert stat.S_IMODE((folder / TURNSTILE).stat().st_mode) == 0o400
+            assert stat.S_IMODE((folder / MACHINE).stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from espalier.data.augment import Augment
 from espalier.data.files import CorruptDataError, MissingDataError, checked_bytes, data_root
-from espalier.data.late_bar import late_bar
 from espalier.data.module import ImageData
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
+from espalier.progress import late_bar, terminal
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_BYTES = 32 * 2**30  # decoded images of one split
@@ -125,11 +125,11 @@ def decoded(
     places: dict[Path | None, list[int]] = defaultdict(list)
     for place, picture in enumerate(pictures):
         places[picture.archive].append(place)
-    with late_bar(len(pictures), unit) as advance:
+    with late_bar(terminal(), unit, total=len(pictures), transient=True) as told:
         for archive, members in places.items():
             for place, content, name in _contents(archive, members, pictures):
                 images[place] = _image(content, name, form)
-                advance()
+                told("reading")
     return Split(images, torch.tensor([picture.label for picture in pictures], dtype=torch.int64))
 
 

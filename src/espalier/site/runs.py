@@ -10,7 +10,7 @@ from espalier.site.evidence import Run
 from espalier.site.links import row_page, run_id, run_page
 from espalier.tables.comparison import setting
 from espalier.tables.schema import SCALES
-from espalier.tables.settings import changed, dotted
+from espalier.tables.settings import changed, flattened
 
 NO_VALUE = "-"
 
@@ -52,7 +52,7 @@ def _place(scale: str) -> int:
 
 def _scale(scale: str, runs: Sequence[Run]) -> dict[str, Any]:
     records = [run.record for run in runs]
-    configs = [{key: str(value) for key, value in dotted(record.config)} for record in records]
+    configs = [{key: str(value) for key, value in flattened(record.config)} for record in records]
     keys = list(dict.fromkeys(key for config in configs for key in config))
     shared = {key: configs[0][key] for key in keys if all(config.get(key) == configs[0].get(key) for config in configs)}
     names = list(dict.fromkeys(name for record in records for name in record.metrics))

@@ -7,7 +7,7 @@ from typing import Any
 from espalier.record import Record
 
 
-def dotted(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key, plain value) of everything below ``value``; a step of a recipe goes by its name.
 
     Args:
@@ -21,7 +21,7 @@ def dotted(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, item in items:
         if isinstance(item, list) and len(item) == 2 and isinstance(item[1], dict):  # a step: its name, its settings
             key, item = item
-        yield from dotted(item, f"{prefix}{key}.")
+        yield from flattened(item, f"{prefix}{key}.")
 
 
 def changed(record: Record) -> list[str]:
