@@ -1,5 +1,6 @@
 """An archive is the same to the bit each time, and nothing that a stranger put into one is written."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -7,11 +8,12 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from espalier.archives import MANIFEST, MAX_TEXT_BYTES, read_archive, write_archive
+from espalier.archives import MANIFEST, MAX_TEXT_BYTES, MORE_HEADERS, read_archive, write_archive
 
 pytestmark = pytest.mark.tiny
 
@@ -102,14 +104,37 @@ def test_what_a_stranger_put_in_is_named_and_nothing_written(tmp_path: Path, mak
     assert [file.name for file in tmp_path.iterdir()] == ["made.tar.gz"]
 
 
-def test_a_header_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1 << 30])
+@pytest.mark.parametrize("kind", sorted(MORE_HEADERS))
+def test_a_header_that_wants_another_is_not_followed(tmp_path: Path, kind: bytes, size: int) -> None:
+    path = forged(tmp_path / "chain.tar.gz", {})
     header = tarfile.TarInfo("x")
-    header.type, header.size = tarfile.XHDTYPE, 1 << 30
-    with gzip.open(tmp_path / "bomb.tar.gz", "wb") as stream:
-        stream.write(header.tobuf())
-        stream.write(b"\0" * 2048)
-    with pytest.raises(ValueError, match="a header claims 1,073,741,824 bytes"):
-        read_archive(tmp_path / "bomb.tar.gz")
+    header.type, header.size = kind, size
+    whole = gzip.decompress(path.read_bytes())
+    for before in (b"", whole[:1024]):  # the manifest's two blocks
+        path.write_bytes(gzip.compress(before + header.tobuf(tarfile.GNU_FORMAT) * 3000 + whole))
+        with pytest.raises(ValueError, match=rf"chain\.tar\.gz cannot be read .*a header of kind '{kind.decode()}'"):
+            read_archive(path)
+
+
+@pytest.mark.parametrize("limit", ["MAX_MEMBERS", "MAX_TOTAL_BYTES"])
+def test_the_whole_is_bounded_as_each_member_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    path = tmp_path / "all.tar.gz"
+    write_archive(path, MEMBERS, FACTS)
+    monkeypatch.setattr(f"espalier.archives.{limit}", 1)
+    with pytest.raises(ValueError, match=r"all\.tar\.gz would hold 2 members of 7 bytes in all, over the"):
+        read_archive(path)
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "all.tar.gz"
+    write_archive(path, MEMBERS, FACTS)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6))
+    with pytest.raises(OSError, match=r"No space left.*needs 7 bytes, 6 are free; .*ESPALIER_STORE") as caught:
+        read_archive(path, tmp_path / "deep" / "out")
+    assert caught.value.errno == errno.ENOSPC
+    assert [file.name for file in tmp_path.iterdir()] == ["all.tar.gz"]
+    assert read_archive(path).members
 
 
 @pytest.mark.parametrize("keep", [10, 200, -30])

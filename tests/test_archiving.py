@@ -2,6 +2,7 @@
 
 import errno
 import json
+import posixpath
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,16 @@ from espalier.record import Record, Store
 from espalier.running import run
 
 LENET5 = "progressive-admm/lenet5"
+TABLE = """paper: compare
+table: mine
+title: one
+source: {where: nowhere, provenance: proposal}
+experiment: compare/any
+data: {smoke: digits}
+seeds: {smoke: [0]}
+columns: {top1_pct: {}}
+rows: {admm-70x: {overrides: []}}
+"""
 QUICK = [f"budgets.smoke.{step}=1" for step in ("train", "admm", "retrain")]
 
 
@@ -68,7 +79,8 @@ def test_the_same_store_gives_the_same_bytes_and_what_was_unpacked_packs_alike(t
 
 
 def test_an_archive_holds_what_tells_how_it_was_made(there: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.archiving.git", lambda *words: "abc" if words[0] == "rev-parse" else "--- a\n+++ b")
+    monkeypatch.setattr("espalier.archiving.git", lambda *_: "abc")
+    monkeypatch.setattr("espalier.archiving.patch", lambda: b"--- a\n+++ b\n \n")
     packed = espalier.pack(f"{LENET5}/admm-70x", tmp_path / "one.tar.gz", scale="smoke", store=there)
     with tarfile.open(packed.path) as archive:
         texts = {name: archive.extractfile(name).read().decode() for name in archive.getnames() if not name.endswith("safetensors")}  # type: ignore[union-attr]
@@ -76,12 +88,17 @@ def test_an_archive_holds_what_tells_how_it_was_made(there: Store, tmp_path: Pat
     record = espalier.find(name, there)
     assert yaml.safe_load(texts[f"runs/{name}/config.yaml"]) == record.config
     assert texts["commands.sh"] == f"{record.command}\n"
-    assert texts["dirty.patch"] == "--- a\n+++ b\n"
+    assert texts["dirty.patch"] == "--- a\n+++ b\n \n"
+    assert "at the time of\npacking, which need not be those of the runs" in texts["README.md"]
     environment = json.loads(texts["environment.json"])
     assert (environment["commit"], environment["dirty"]) == ("abc", True)
     assert any(line.startswith("torch==") for line in texts["requirements.txt"].splitlines())
     assert any("dirty.patch" in remark for remark in packed.remarks)
+    monkeypatch.setattr("espalier.archiving.MAX_TEXT_BYTES", 3)
+    remarks = espalier.pack(name, tmp_path / "large.tar.gz", store=there).remarks
+    assert any("the checkout's changes fill 14 bytes, over the 3 of a patch" in remark for remark in remarks)
     monkeypatch.setattr("espalier.archiving.git", lambda *_: None)
+    monkeypatch.setattr("espalier.archiving.patch", lambda: None)
     remarks = espalier.pack(name, tmp_path / "two.tar.gz", store=there).remarks
     assert any("git is not on this machine" in remark for remark in remarks)
 
@@ -169,8 +186,19 @@ def test_a_run_that_another_process_works_on_is_left_alone(there: Store, store_f
     with FileLock(folder / ".lock"), pytest.raises(ValueError, match="is in use by another process; nothing was unpacked"):
         espalier.unpack(packed.path)
     (folder / "model.safetensors").write_bytes(b"half a checkpoint of a run that was stopped")
-    assert sorted(espalier.unpack(packed.path).added) == packed.runs
+    (folder / "measurements").mkdir()
+    (folder / "measurements" / "cpu-000000.json").write_text("of other weights")
+    done = espalier.unpack(packed.path)
+    assert sorted(done.added) == packed.runs
     assert espalier.load(folder / "model.safetensors") is not None
+    (remark,) = done.remarks
+    start = f"{packed.runs[0]} was begun here and not finished; what it left lies in "
+    assert remark.startswith(start)
+    aside = Path(remark.removeprefix(start))
+    assert aside.is_relative_to(store_folder / ".stale" / packed.runs[0])
+    left = {"model.safetensors": b"half a checkpoint of a run that was stopped", "measurements/cpu-000000.json": b"of other weights"}
+    assert contents(aside) == left
+    assert len(list(Store().measurements(packed.runs[0]))) == 1
 
 
 def test_a_record_under_another_runs_name_is_refused(there: Store, store_folder: Path, tmp_path: Path) -> None:
@@ -180,7 +208,7 @@ def test_a_record_under_another_runs_name_is_refused(there: Store, store_folder:
     path = tmp_path / "made.tar.gz"
     for members, message in (
         ({f"runs/{second.name}/record.json": text}, rf"runs/{second.name} holds the record of {first.name}"),
-        ({f"runs/{second.name}/record.json": b"{}"}, r"record\.json is no record of this espalier"),
+        ({f"runs/{second.name}/record.json": b"{}"}, r"record\.json is no record: paper: Field required\. Nothing was"),
         ({f"runs/{second.name}/config.yaml": b""}, rf"runs/{second.name} has no record\.json"),
     ):
         write_archive(path, members, facts)
@@ -191,16 +219,70 @@ def test_a_record_under_another_runs_name_is_refused(there: Store, store_folder:
 
 def test_a_comparison_brings_its_table(there: Store, store_folder: Path, tmp_path: Path) -> None:
     (source,) = (record for record in there.records() if record.row == "admm-70x")
-    record = source.model_copy(update={"paper": "compare", "table": "mine"})
+    record = source.model_copy(update={"paper": "compare", "table": "mine", "variant": False})
     there.add(record)
     table = there.root / "compare" / "mine" / "table.yaml"
-    table.write_text("paper: compare\n")
+    table.write_text(TABLE)
     path = espalier.pack(record.name, tmp_path / "mine.tar.gz", store=there).path
     espalier.unpack(path)
-    assert (store_folder / "compare" / "mine" / "table.yaml").read_text() == "paper: compare\n"
+    assert (store_folder / "compare" / "mine" / "table.yaml").read_text() == TABLE
+    assert [cell.ours_mean for cell in espalier.cells("compare/mine", scale="smoke")] == [record.metrics["top1_pct"]]
     (store_folder / "compare" / "mine" / "table.yaml").write_text("paper: other\n")
     with pytest.raises(ValueError, match=r"has the comparison mine, .* is another of that name"):
         espalier.unpack(path)
+
+
+def test_a_tables_exact_name_comes_before_beginnings_of_names(there: Store, tmp_path: Path) -> None:
+    (source,) = (record for record in there.records() if record.row == "admm-70x")
+    records = [source.model_copy(update={"paper": "compare", "table": name}) for name in ("mine", "mine2", "mine-trials")]
+    for record in records:
+        there.add(record)
+    assert espalier.pack("compare/mine", tmp_path / "no-table.tar.gz", store=there).runs == [records[0].name]
+    (there.root / "compare" / "mine" / "table.yaml").write_text(TABLE)
+    assert espalier.pack("compare/mine", tmp_path / "table.tar.gz", store=there).runs == [records[0].name]
+    assert len(espalier.pack("compare/min", tmp_path / "beginning.tar.gz", store=there).runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "message"),
+    [
+        ("measurements/cpu-000000.json", b"{}", r"measurements/cpu-000000\.json is no measurement: checkpoint: Field required"),
+        (
+            "measurements/cpu-000000.json",
+            b"other weights",
+            r"cpu-000000\.json is of the checkpoint 000000000000, its record says [0-9a-f]{12}",
+        ),
+        ("model.safetensors", b"garbage", r"model\.safetensors cannot be read as a packed checkpoint"),
+        ("model.safetensors", b"other weights", r"model\.safetensors has the digest [0-9a-f]{12}, its record says [0-9a-f]{12}"),
+        ("../../../../../compare/mine/table.yaml", b"paper: compare\n", r"runs/compare/mine/table\.yaml is no table \(table\.yaml:1: "),
+        ("../../../../../compare/mine/table.yaml", b"paper: \x00\xff\n", r"runs/compare/mine/table\.yaml is no table"),
+        ("../../../../../compare/other/table.yaml", TABLE.encode(), r"'mine' lies in folder 'other'; the two must agree"),
+    ],
+)
+def test_no_part_of_a_run_is_merged_unread(
+    there: Store, store_folder: Path, tmp_path: Path, member: str, content: bytes, message: str
+) -> None:
+    record, another = (record for record in there.records() if record.row == "dense")
+    if content == b"other weights":
+        (time,) = there.measurements(record.name)
+        forged = time.model_copy(update={"checkpoint": "0" * 64}).model_dump_json().encode()
+        content = forged if member.endswith(".json") else (there.folder(another.name) / "model.safetensors").read_bytes()
+    name = posixpath.normpath(f"runs/{record.name}/{member}")
+    members: dict[str, bytes | Path] = {f"runs/{record.name}/record.json": there.folder(record.name) / "record.json", name: content}
+    write_archive(tmp_path / "made.tar.gz", members, {"espalier": "0", "packed": "x", "scale": None})
+    with pytest.raises(ValueError, match=message) as caught:
+        espalier.unpack(tmp_path / "made.tar.gz")
+    assert "Nothing was unpacked; get the archive anew" in str(caught.value)
+    assert ".unpacked" not in str(caught.value)
+    assert contents(store_folder) == {}
+
+
+def test_weights_that_are_not_the_records_are_not_packed(there: Store, tmp_path: Path) -> None:
+    record, another = (record for record in there.records() if record.row == "dense")
+    shutil.copy(there.folder(another.name) / "model.safetensors", there.folder(record.name))
+    with pytest.raises(ValueError, match=r"model\.safetensors has the digest .*move the file away to pack without it"):
+        espalier.pack(record.name, tmp_path / "one.tar.gz", store=there)
+    assert not (tmp_path / "one.tar.gz").exists()
 
 
 def test_bad_words_name_the_way_out(there: Store, tmp_path: Path) -> None:

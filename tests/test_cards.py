@@ -45,15 +45,25 @@ def record(model: dict[str, Any], data: dict[str, Any], **changes: Any) -> Recor
     return Record.model_validate(fields | changes)
 
 
-def test_a_timm_networks_card_builds_it_with_timm_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"name": "test_vit", "image_size": 64},
+        {"name": "test_vit", "image_size": 64, "args": {"img_size": [32, 64], "drop_rate": 0.1, "global_pool": "avg"}},
+    ],
+    ids=["resnet", "vit", "vit with arguments"],
+)
+def test_a_timm_networks_card_builds_it_with_timm_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
     torch.manual_seed(0)
+    config = TIMM | changes
     pruned = espalier.prune(
-        timm_model(**{key: value for key, value in TIMM.items() if key != "_target_"}), constraint="filter", rate=2
+        timm_model(**{key: value for key, value in config.items() if key != "_target_"}), constraint="unstructured", rate=2
     ).eval()
-    espalier.save(pruned, tmp_path / "model.safetensors", config=TIMM)
-    images = torch.randn(1, 3, 64, 64)
+    espalier.save(pruned, tmp_path / "model.safetensors", config=config)
+    images = torch.randn(1, 3, *config.get("args", {}).get("img_size", (64, 64)))
     save_file({"images": images, "logits": pruned(images).detach()}, tmp_path / "expected.safetensors")
-    text = card(record(TIMM, OWN), tmp_path / "model.safetensors", [record(TIMM, OWN)], [])
+    text = card(record(config, OWN), tmp_path / "model.safetensors", [record(config, OWN)], [])
     code = "import sys; sys.modules['espalier'] = None\n" + text.split("```python\n")[2].partition("```")[0]
     code += "from safetensors.torch import load_file\nexpected = load_file('expected.safetensors')\n"
     code += "assert torch.allclose(model(expected['images']), expected['logits'], atol=1e-5)\n"
@@ -63,7 +73,7 @@ def test_a_timm_networks_card_builds_it_with_timm_alone(tmp_path: Path) -> None:
     assert (front["library_name"], front["license"]) == ("timm", "unknown")
     assert "datasets" not in front
     assert "Licence of the data: unknown (as the owner says)" in text
-    assert "with changes that were not committed" in text
+    assert "with changes that were not committed.\nThose changes are not kept: `dirty.patch` of the archive" in text
     assert "Not measured." in text
 
 
@@ -74,6 +84,26 @@ def test_a_card_says_when_the_weights_are_of_a_rewritten_network(tmp_path: Path)
     text = card(record({"_target_": "mine.net"}, OWN), tmp_path / "model.safetensors", [], [])
     assert "# the weights are those of the network after fold_batch_norm; espalier.load does that again" in text
     assert 'espalier.load("model.safetensors", trust=True)' in text
+
+
+def test_a_card_of_ones_own_function_says_what_it_takes_to_load_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code_of_a_card.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(4, 4)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    config = {
+        "_target_": "espalier.from_python.python_model",
+        "target": "code_of_a_card:net",
+        "args": {},
+        "num_classes": 4,
+        "in_channels": 1,
+    }
+    espalier.save(torch.nn.Linear(4, 4), tmp_path / "model.safetensors", config=config)
+    text = card(record(config, OWN), tmp_path / "model.safetensors", [], [])
+    assert "# for code_of_a_card:net; copy that class" in text
+    assert "runs code from outside it (espalier.from_python.python_model, code_of_a_card:net) that must be importable" in text
+    found: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].partition("```")[0], found)
+    assert isinstance(found["model"], torch.nn.Linear)
 
 
 @pytest.mark.tiny

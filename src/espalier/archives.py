@@ -1,20 +1,23 @@
 """One archive file: members named in a manifest with their digests, written the same to the bit, and read as if a stranger had sent it."""
 
+import errno
 import gzip
 import hashlib
 import json
+import os
 import re
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from espalier.files import make_folder, replacing
+from espalier.files import WAY_OUT, make_folder, replacing
 
 FORMAT: Literal["espalier-archive-1"] = "espalier-archive-1"
 MANIFEST = "MANIFEST.json"
@@ -22,6 +25,12 @@ ENDING = ".tar.gz"
 CHUNK = 1 << 20
 MAX_TEXT_BYTES = 64 << 20  # of one record, config, patch or manifest
 MAX_WEIGHTS_BYTES = 16 << 30  # of one checkpoint
+MAX_MEMBERS = 100_000
+MAX_TOTAL_BYTES = 64 << 30  # of all members, unpacked
+MORE_HEADERS = {  # kinds of entry that continue in the next header; the form that ``write_archive`` writes has none of them
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+}
 WEIGHTS = "model.safetensors"
 _RUN = r"[^/]+/[^/]+/[^/]+/(smoke|desk|paper)/seed[^/]+"
 KNOWN = re.compile(  # the members that there are; anything else is refused
@@ -114,8 +123,9 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
 
     Raises:
         ValueError: The file is damaged or no archive; or a member is not in the manifest, of no kind that there is, leaves its folder, is a
-            link or a device, is larger than allowed, missing, there twice, or has another digest. The message has its name.
-        OSError: The folder cannot be written.
+            link or a device, is larger than allowed, missing, there twice, or has another digest. The message has its name. Or there are
+            more members, or more bytes in all, than allowed.
+        OSError: The folder cannot be written, or its disk has less room than the members need.
     """
     if not path.is_file():
         raise ValueError(f"there is no archive {path}; `espalier pack` writes one.")
@@ -124,6 +134,7 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
         waiting = dict(manifest.members)
         for name, member in waiting.items():
             _check_name(path, name, member.num_bytes)
+        _check_total(path, manifest, into)
         while (entry := archive.next()) is not None:
             member = _check_entry(path, entry, waiting)
             content = archive.extractfile(entry)
@@ -135,36 +146,29 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
     return manifest
 
 
-class _Bounded:
-    """A stream that refuses to be read in large pieces: tarfile reads a header of whatever size it claims at once."""
+class _OneHeader(tarfile.TarInfo):
+    """An entry of one header of 512 bytes. tarfile reads further ones at once, whatever size they claim, each within the one before."""
 
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self.stream = stream
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= CHUNK:
-            raise tarfile.ReadError(f"a header claims {size:,} bytes")
-        return self.stream.read(size)
-
-    def seek(self, position: int) -> int:
-        return self.stream.seek(position)
-
-    def tell(self) -> int:
-        return self.stream.tell()
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type in MORE_HEADERS:
+            raise tarfile.ReadError(f"a header of kind {entry.type.decode()!r}: a long name, PAX or sparse, which none of ours has")
+        return entry
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[tarfile.TarFile]:
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive:  # type: ignore[call-overload]
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:", tarinfo=_OneHeader) as archive:
             yield archive
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, RecursionError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} cannot be read as an archive of espalier ({error}); get it anew, or pack it again.") from error
 
 
 def _manifest(path: Path, archive: tarfile.TarFile) -> Manifest:
     first = archive.next()
-    if first is None or first.name != MANIFEST or first.type != tarfile.REGTYPE or first.size > MAX_TEXT_BYTES:
+    if first is None or first.name != MANIFEST or first.type != tarfile.REGTYPE or not 0 <= first.size <= MAX_TEXT_BYTES:
         raise ValueError(f"{path} does not begin with {MANIFEST}; it is no archive of `espalier pack`.")
     content = archive.extractfile(first)
     assert content is not None, "a regular file has content"
@@ -188,9 +192,24 @@ def _check_name(path: Path, name: str, num_bytes: int) -> None:
         raise ValueError(f"{path}: {name} would hold {num_bytes:,} bytes, over the {limit:,} that are allowed; nothing was unpacked.")
 
 
+def _check_total(path: Path, manifest: Manifest, into: Path | None) -> None:
+    count, num_bytes = len(manifest.members), sum(member.num_bytes for member in manifest.members.values())
+    if count > MAX_MEMBERS or num_bytes > MAX_TOTAL_BYTES:
+        raise ValueError(
+            f"{path} would hold {count:,} members of {num_bytes:,} bytes in all, over the {MAX_MEMBERS:,} of {MAX_TOTAL_BYTES:,} that are "
+            "allowed; nothing was unpacked. Pack fewer runs at a time."
+        )
+    if into is None:
+        return
+    free = shutil.disk_usage(next(folder for folder in (into, *into.parents) if folder.is_dir())).free
+    if num_bytes > free:
+        full = os.strerror(errno.ENOSPC)
+        raise OSError(errno.ENOSPC, f"{full}: {path} needs {num_bytes:,} bytes, {free:,} are free; {WAY_OUT}", str(into))
+
+
 def _check_entry(path: Path, entry: tarfile.TarInfo, waiting: dict[str, Member]) -> Member:
     """Return what the manifest says of an entry, and take it off the list of those that must come."""
-    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
+    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         raise ValueError(f"{path}: {entry.name!r} is no plain file but a link, folder or device; nothing was unpacked.")
     if entry.name not in waiting:
         _check_name(path, entry.name, entry.size)

@@ -1,13 +1,14 @@
-"""Take runs away: one archive of records, measurements, checkpoints with their cards, configs, and the surroundings they were made in.
+"""Take runs away: one archive of records, measurements, checkpoints with their cards, configs, and the surroundings of the packing.
 
-An archive holds ``runs/`` (folders as in a store), ``shipped/`` (the reference records of the same rows), ``environment.json``,
-``requirements.txt`` (what is installed), ``commands.sh``, ``dirty.patch`` where the checkout had changes, and ``MANIFEST.json`` with the
-SHA-256 of each. What was packed twice from the same store is the same to the bit.
+An archive holds ``runs/`` (folders as in a store), ``shipped/`` (the reference records of the same rows), ``commands.sh``, and
+``MANIFEST.json`` with the SHA-256 of each. ``environment.json``, ``requirements.txt`` (what is installed) and ``dirty.patch`` (where the
+checkout has changes) are of the machine and the moment of packing; commit, versions and device of a run stand in its record. What was
+packed twice from the same store is the same to the bit.
 """
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions, version
@@ -16,16 +17,15 @@ from typing import Any
 
 import yaml
 
-from espalier.archives import ENDING, WEIGHTS, write_archive
+from espalier.archives import ENDING, MAX_TEXT_BYTES, WEIGHTS, write_archive
 from espalier.cards import card
-from espalier.checkout import git, is_checkout
+from espalier.checkout import git, is_checkout, patch
 from espalier.composing import check_scale
 from espalier.devices import cpu
+from espalier.packing import check_digest
 from espalier.record import Record, Store, read_record
 from espalier.tables import published
 from espalier.tables.names import did_you_mean
-
-COMPARE = "compare"  # the paper whose tables lie in the store, beside their runs
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
         store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
-        ValueError: Nothing bears that name, there is no such scale, or the file's ending is another.
+        ValueError: Nothing bears that name, there is no such scale, the file's ending is another, or a run's checkpoint is damaged or not
+            the one its record speaks of.
         OSError: The file cannot be written.
     """
     path, place = Path(to), store or Store()
@@ -58,10 +59,11 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
         raise ValueError(f"--to {path} must end in {ENDING}, such as {path.name.partition('.')[0] or 'table'}{ENDING}.")
     if scale is not None:
         check_scale(scale)
-    every = list(place.records())
-    is_meant = _chooser(name, scale)
+    published.look_in(place.root)
+    every, references = list(place.records()), dict(_shipped())
+    is_meant = _chooser(name, scale, {(record.paper, record.table) for record in (*every, *references.values())})
     own = [record for record in every if is_meant(record)]
-    shipped = {folder: record for folder, record in _shipped() if is_meant(record)}
+    shipped = {folder: record for folder, record in references.items() if is_meant(record)}
     if not own and not shipped:
         known = [record.name for record in every] + [f"{of.name}/{one}" for of in published.papers().values() for one in of.table_names]
         where = "" if scale is None else f" at scale={scale}"
@@ -81,13 +83,20 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     return Packed(path, path.stat().st_size, names[0], names[1], checkpoints, remarks + more)
 
 
-def _chooser(name: str, scale: str | None) -> Callable[[Record], bool]:
-    """Return whether a record is one that a name stands for: a table's or its dense baseline's, or one that it begins or matches."""
+def _chooser(name: str, scale: str | None, tables: Container[tuple[str, str]]) -> Callable[[Record], bool]:
+    """Return whether a record is one that a name stands for: a table's or its dense baseline's, or one that it begins or matches.
+
+    Args:
+        name: What was asked for. A table of exactly that name comes before runs whose names begin so.
+        scale: The scale asked for; None is all.
+        tables: (paper, table) of the records that there are: a table of theirs may be gone.
+    """
     pattern = name.strip("/")
     of, _, rest = pattern.partition("/")
     paper = published.papers().get(of)
-    is_table = paper is not None and rest in paper.table_names
-    dense = paper.table(rest).dense_row if paper is not None and is_table else None
+    is_known = paper is not None and rest in paper.table_names
+    is_table = is_known or (of, rest) in tables
+    dense = paper.table(rest).dense_row if paper is not None and is_known else None
 
     def is_meant(record: Record) -> bool:
         if scale is not None and record.scale != scale:
@@ -114,14 +123,22 @@ def _run_members(record: Record, every: Iterable[Record], store: Store) -> dict[
     members: dict[str, bytes | Path] = {f"{under}/{file.relative_to(folder).as_posix()}": file for file in _record_files(folder)}
     members[f"{under}/config.yaml"] = yaml.safe_dump(record.config, sort_keys=False, allow_unicode=True).encode()
     if (folder / WEIGHTS).is_file():
+        _check_weights(record, folder / WEIGHTS)
         same_row = [one for one in every if (one.paper, one.table, one.row, one.scale) == _row(record) and one.variant == record.variant]
         seeds = [one for one in same_row if not record.variant or _settings(one) == _settings(record)]
         members[f"{under}/{WEIGHTS}"] = folder / WEIGHTS
         members[f"{under}/README.md"] = card(record, folder / WEIGHTS, seeds, list(store.measurements(record.name))).encode()
-    table = store.root / COMPARE / record.table / "table.yaml"
-    if record.paper == COMPARE and table.is_file():
-        members[f"runs/{COMPARE}/{record.table}/table.yaml"] = table
+    table = published.comparison_file(store.root, record.table)
+    if record.paper == published.COMPARISONS and table.is_file():
+        members[f"runs/{table.relative_to(store.root).as_posix()}"] = table
     return members
+
+
+def _check_weights(record: Record, path: Path) -> None:
+    try:
+        check_digest(path, record.checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{error} Move {path.parent} away and do the run anew, or move the file away to pack without it.") from error
 
 
 def _row(record: Record) -> tuple[str, str, str, str]:
@@ -133,20 +150,21 @@ def _settings(record: Record) -> dict[str, Any]:
 
 
 def _surroundings(records: Iterable[Record]) -> tuple[dict[str, bytes | Path], list[str]]:
-    """Return what tells how the runs were made, and what of it this machine cannot tell."""
+    """Return how to repeat the runs and what they are packed with here and now, and what of that this machine cannot tell."""
     records = list(records)
-    commit, patch, remarks = None, None, []
+    commit, changes, remarks = None, None, []
     if is_checkout():
-        commit, patch = git("rev-parse", "HEAD"), git("diff", "--binary", "HEAD")
+        commit, changes = git("rev-parse", "HEAD"), patch()
         if commit is None:
             remarks.append("git is not on this machine, or this checkout has no history: the archive holds no commit and no patch")
     installed = {f"{one.metadata['Name']}=={one.version}" for one in distributions() if one.metadata["Name"]}
     facts = {
+        "of": "the packing; what a run was made with stands in its record.json: commit, dirty, versions, device",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": str(cpu()),
         "commit": commit,
-        "dirty": bool(patch),
+        "dirty": bool(changes),
         "commits_of_records": sorted({record.commit for record in records if record.commit is not None}),
         "remarks": remarks,
     }
@@ -155,9 +173,11 @@ def _surroundings(records: Iterable[Record]) -> tuple[dict[str, bytes | Path], l
         "requirements.txt": "".join(f"{line}\n" for line in sorted(installed, key=str.lower)).encode(),
         "commands.sh": "".join(f"{line}\n" for line in sorted({record.command for record in records})).encode(),
     }
-    if patch:
-        members["dirty.patch"] = f"{patch}\n".encode()
-        remarks.append("the checkout has changes that no commit holds; dirty.patch has those of tracked files")
+    if changes and len(changes) <= MAX_TEXT_BYTES:
+        members["dirty.patch"] = changes
+        remarks.append("the checkout has changes that no commit holds; dirty.patch has those of tracked files, as of now, not of the runs")
+    elif changes:
+        remarks.append(f"the checkout's changes fill {len(changes):,} bytes, over the {MAX_TEXT_BYTES:,} of a patch; they were left out")
     return members, remarks
 
 
@@ -165,8 +185,12 @@ def _overview(name: str, own: Iterable[Record], shipped: Iterable[Record]) -> st
     lines = [
         f"# {name}",
         "",
-        f"Runs of espalier {version('espalier')}. `espalier unpack FILE{ENDING}` checks every digest and merges them into a store;",
+        f"Packed by espalier {version('espalier')}. `espalier unpack FILE{ENDING}` checks every digest and merges the runs into a store;",
         f"`commands.sh` repeats them. Each checkpoint (`{WEIGHTS}`) has a card beside it: what it is, and how to load it without espalier.",
+        "",
+        "`environment.json`, `requirements.txt` and, where there is one, `dirty.patch` tell of the machine and the checkout at the time of",
+        "packing, which need not be those of the runs. What a run was made with stands in its `record.json`: `commit`, `dirty` (whether",
+        "tracked files differed from it; how is not kept), `code_digest`, `versions` and `device`.",
         "",
         *(f"- runs/{record.name}" for record in own),
         *(f"- shipped/{record.name}" for record in shipped),

@@ -11,11 +11,15 @@ import yaml
 from safetensors import safe_open
 
 from espalier.data.sources import DataOrigin, origin_of
+from espalier.models.from_timm import timm_arguments
 from espalier.record import Measurement, Record
 from espalier.tables.comparison import setting
+from espalier.trust import foreign
 
 TIMM = "espalier.models.timm_model"
 HERE = Path(__file__).parent
+UNCOMMITTED = """, with changes that were not committed.
+Those changes are not kept: `dirty.patch` of the archive, if there is one, is of the time of packing"""
 
 
 def card(record: Record, checkpoint: Path, seeds: Sequence[Record], measurements: Sequence[Measurement]) -> str:
@@ -39,7 +43,7 @@ def card(record: Record, checkpoint: Path, seeds: Sequence[Record], measurements
         _accuracy(record, accuracies),
         _latency(measurements),
         _training(record),
-        _loading(record, checkpoint, header),
+        _loading(checkpoint, header["meta"]),
     ]
     return f"---\n{front}---\n\n" + "\n".join(parts)
 
@@ -145,7 +149,7 @@ def _training(record: Record) -> str:
     return f"""## Training
 
 Steps: {steps}{f"; {epochs:g} epochs in all" if epochs is not None else ""}. Trained on {record.device}, {record.duration_s:.0f} s, with
-{_words(record.versions)}; commit {record.commit or "unknown"}{", with changes that were not committed" if record.dirty else ""}.
+{_words(record.versions)}; commit {record.commit or "unknown"}{UNCOMMITTED if record.dirty else ""}.
 
 ```sh
 {record.command}
@@ -153,12 +157,14 @@ Steps: {steps}{f"; {epochs:g} epochs in all" if epochs is not None else ""}. Tra
 """
 
 
-def _loading(record: Record, checkpoint: Path, header: Mapping[str, Any]) -> str:
+def _loading(checkpoint: Path, meta: Mapping[str, Any]) -> str:
+    """Return how to load a checkpoint; ``meta`` has its ``model`` and ``rewrites``, which ``espalier.load`` reads."""
     reader = (HERE / "standalone.py").read_text(encoding="utf-8").strip()
-    trust = "" if record.config["model"]["_target_"].startswith(("espalier.", "timm.")) else ", trust=True"
+    outside = [*foreign(meta.get("model")), *foreign(meta.get("rewrites", []))]
+    trust = ", trust=True" if outside else ""
     return f"""## Load it
 
-With espalier {version("espalier")}:
+With espalier {version("espalier")}{f", which runs code from outside it ({', '.join(outside)}) that must be importable" if outside else ""}:
 
 ```python
 import espalier
@@ -173,22 +179,26 @@ Without espalier: {len(reader.splitlines())} lines of PyTorch, NumPy and safeten
 
 
 weights = state_dict("{checkpoint.name}")
-{_module(record, header)}
+{_module(meta)}
 ```
 """
 
 
-def _module(record: Record, header: Mapping[str, Any]) -> str:
+def _module(meta: Mapping[str, Any]) -> str:
     """Return the lines of a card that build the network without espalier, or that say why they cannot."""
-    model = record.config["model"]
-    if header["meta"].get("rewrites"):
-        names = ", ".join(rewrite["_target_"].rpartition(".")[2] for rewrite in header["meta"]["rewrites"])
+    model = dict(meta.get("model") or {})
+    if meta.get("rewrites"):
+        names = ", ".join(rewrite["_target_"].rpartition(".")[2] for rewrite in meta["rewrites"])
         return f"# the weights are those of the network after {names}; espalier.load does that again"
-    if model["_target_"] != TIMM:
-        return f"# for {model['_target_']}; copy that class, or load the weights into your own"
+    if model.get("_target_") != TIMM:
+        name = model.get("target") or model.get("_target_") or "the network they were saved from"
+        return f"# for {name}; copy that class, or load the weights into your own"
+    name = json.dumps(model["name"])
+    given = timm_arguments(**{key: model[key] for key in ("name", "num_classes", "in_channels", "image_size", "args") if key in model})
+    arguments = ", ".join([name, *(f"{key}={value!r}" for key, value in given.items())])
     return f"""
 import timm
 
-model = timm.create_model("{model["name"]}", num_classes={model["num_classes"]}, in_chans={model["in_channels"]})
+model = timm.create_model({arguments})
 model.load_state_dict(weights)
 model.eval()"""

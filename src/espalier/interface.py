@@ -16,12 +16,12 @@ from espalier.frames import Cpu
 from espalier.importing import make_importable
 from espalier.packing import PackReport, pack, unpack
 from espalier.record import digest
-from espalier.rewrites import Rewrite, rewritten, shrunk, silence, untrusted
+from espalier.rewrites import Rewrite, rewritten, shrunk, silence
 from espalier.tables.published import experiment_roots
+from espalier.trust import foreign
 from espalier.workload import workload
 
 SetFactory = Callable[..., Constraint]
-TRUSTED = ("espalier.models.", "timm.", "espalier.rewrites.")  # packages whose models and rewrites a checkpoint may name
 _FROZEN = "espalier_frozen"  # attribute of a pruned model that holds its frozen sets
 _REWRITES = "espalier_rewrites"  # attribute of a shrunk model that says how it came from the large one
 
@@ -173,10 +173,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
 
 
 def _check_trust(path: str | Path, config: Any, *, trust: bool) -> None:
-    names = untrusted(config, TRUSTED)
-    if isinstance(config, Mapping) and "target" in config:
-        names.append(str(config["target"]))  # of model=python
-    if not trust and names:
+    if not trust and (names := foreign(config)):
         raise ValueError(f"{path} names {', '.join(names)}; pass trust=True if you know the file, or the model itself.")
 
 

@@ -15,7 +15,7 @@ from espalier.composing import config_dir, own_config_dir, refilled
 from espalier.frames import Cpu
 from espalier.importing import make_importable
 from espalier.inventory import matching
-from espalier.packing import content_digest, unpack
+from espalier.packing import check_digest, unpack
 from espalier.progress import progress_bar
 from espalier.record import Measurement, Record, Store
 from espalier.rewrites import rewritten
@@ -78,11 +78,10 @@ def trained_model(record: Record, store: Store) -> nn.Module:
     if not path.exists():
         raise ValueError(f"{path} is missing; {way_out}")
     try:
-        present, (weights, _, meta) = content_digest(path), unpack(path)
+        check_digest(path, record.checkpoint)
+        weights, _, meta = unpack(path)
     except ValueError as error:
         raise ValueError(f"{error} To mend it, {way_out}") from error
-    if present != record.checkpoint:
-        raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(record.checkpoint)[:12]}; {way_out}")
     make_importable()
     config = {**record.config, "model": refilled(record.config["model"])}
     model = rewritten(model_of(config), meta.get("rewrites", []))

@@ -7,14 +7,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
-from espalier.archives import read_archive
+from espalier.archives import WEIGHTS, read_archive
 from espalier.files import make_folder
-from espalier.record import Record, Store, read_record
+from espalier.packing import check_digest
+from espalier.record import DIGEST_LENGTH, Measurement, Record, Store, parsed
 from espalier.tables import published
 
 STAGING = ".unpacked"  # of the store; removed when done
+WAY_OUT = "Nothing was unpacked; get the archive anew, or have it packed again."
 
 
 @dataclass
@@ -39,8 +42,10 @@ class Unpacked:
 def unpack(path: str | Path, *, check: bool = False, store: Store | None = None) -> Unpacked:
     """Merge an archive into the store. Every digest is verified before anything is written.
 
+    Every record, measurement and table is read, and every checkpoint held against its record, before anything is merged.
     A run that the store has already, the same, is skipped; what only the archive has of it (a checkpoint, a measurement on another device)
-    joins. A reference record that neither the papers here nor the archive's own runs hold is filed as a run.
+    joins. A reference record that neither the papers here nor the archive's own runs hold is filed as a run. What a run left that was
+    begun here and not finished makes room: it moves to ``.stale/<run>`` of the store.
 
     Args:
         path: What ``pack`` wrote.
@@ -48,8 +53,9 @@ def unpack(path: str | Path, *, check: bool = False, store: Store | None = None)
         store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
-        ValueError: The archive is damaged or no archive; a member would be written outside its folder or is otherwise refused; or a run of
-            the same name has another record, here or among the papers' references. Nothing is changed.
+        ValueError: The archive is damaged or no archive; a member would be written outside its folder or is otherwise refused; a record,
+            measurement, table or checkpoint is none, or they speak of different weights; or a run of the same name has another record, here
+            or among the papers' references. Nothing is changed.
         OSError: The store cannot be written; nothing is changed.
     """
     file, place = Path(path), store or Store()
@@ -75,6 +81,9 @@ def _staging(store: Store) -> Iterator[Path]:
 
 
 def _merge(staging: Path, store: Store, done: Unpacked) -> None:
+    tables = sorted((staging / "runs" / published.COMPARISONS).glob("*/table.yaml"))
+    for table in tables:
+        _check_table(table, f"{done.path}: {table.relative_to(staging).as_posix()}")
     runs = {record.name: (staging / "runs", record) for record in _records(staging / "runs", done.path)}
     references = {record.name: record for paper in published.papers().values() for record in paper.shipped_records()}
     for record in _records(staging / "shipped", done.path):
@@ -91,7 +100,6 @@ def _merge(staging: Path, store: Store, done: Unpacked) -> None:
             if (found := store.find(name)) is not None:
                 _refuse_another(record, found, str(folder / "record.json"), done.path)
             (done.added if found is None else done.present).append(name)
-        tables = sorted((staging / "runs" / "compare").glob("*/table.yaml"))
         for table in tables:
             _refuse_other_table(table, store.root / table.relative_to(staging / "runs"), done.path)
         for table in tables:
@@ -99,7 +107,10 @@ def _merge(staging: Path, store: Store, done: Unpacked) -> None:
         for name in done.present:
             _fill(runs[name][0] / name, store.folder(name), undo, done)
         for name in done.added:
-            _fill(runs[name][0] / name, store.folder(name), undo, done, aside=staging / "aside" / name)
+            aside = store.root / ".stale" / name / f"unfinished-{staging.name[:DIGEST_LENGTH]}"
+            if _make_room(store.folder(name), aside, undo):
+                done.remarks.append(f"{name} was begun here and not finished; what it left lies in {aside}")
+            _fill(runs[name][0] / name, store.folder(name), undo, done)
         undo.pop_all()  # all is where it belongs
 
 
@@ -107,15 +118,37 @@ def _records(root: Path, archive: Path) -> Iterator[Record]:
     folders = dict.fromkeys(path if path.name != "measurements" else path.parent for path in sorted(root.glob("*/*/*/*/seed*")))
     for folder in folders:
         name = folder.relative_to(root).as_posix()
+        where = f"{archive}: {root.name}/{name}"
         if not (folder / "record.json").is_file():
-            raise ValueError(f"{archive}: {root.name}/{name} has no record.json; nothing was unpacked.")
-        try:
-            record = read_record(folder / "record.json")
-        except ValueError as error:
-            raise ValueError(f"{archive}: {root.name}/{name}/record.json is no record of this espalier ({error}).") from error
+            raise ValueError(f"{where} has no record.json; nothing was unpacked.")
+        record = parsed(folder / "record.json", Record, f"{where}/record.json", way_out=WAY_OUT)
         if record.name != name:
-            raise ValueError(f"{archive}: {root.name}/{name} holds the record of {record.name}; nothing was unpacked.")
+            raise ValueError(f"{where} holds the record of {record.name}; nothing was unpacked.")
+        _check_parts(folder, record, where)
         yield record
+
+
+def _check_parts(folder: Path, record: Record, where: str) -> None:
+    """Refuse measurements and weights that are none, or not those of the record."""
+    for path in sorted((folder / "measurements").glob("*.json")):
+        found = parsed(path, Measurement, f"{where}/measurements/{path.name}", way_out=WAY_OUT)
+        if found.checkpoint != record.checkpoint:
+            raise ValueError(
+                f"{where}/measurements/{path.name} is of the checkpoint {found.checkpoint[:12]}, its record says "
+                f"{str(record.checkpoint)[:12]}. {WAY_OUT}"
+            )
+    if (folder / WEIGHTS).is_file():
+        try:
+            check_digest(folder / WEIGHTS, record.checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{str(error).replace(str(folder), where)} {WAY_OUT}") from error
+
+
+def _check_table(path: Path, where: str) -> None:
+    try:
+        published.read_comparison(path)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{where} is no table ({str(error).replace(str(path), path.name)}). {WAY_OUT}") from error
 
 
 def _refuse_another(theirs: Record, ours: Record, where: str, archive: Path) -> None:
@@ -123,7 +156,7 @@ def _refuse_another(theirs: Record, ours: Record, where: str, archive: Path) -> 
         raise ValueError(
             f"{archive} has {theirs.name}, made {theirs.started} by code {theirs.code_digest[:6]}; {where} has another of that name, made "
             f"{ours.started} by code {ours.code_digest[:6]}. Nothing was unpacked: move the one here away, or unpack into another store "
-            "(ESPALIER_STORE) with the commit that environment.json names."
+            f"(ESPALIER_STORE) with its commit, {theirs.commit or 'which its record does not name'}."
         )
 
 
@@ -140,25 +173,30 @@ def _hold(folder: Path, locks: ExitStack) -> None:
         raise ValueError(f"{folder} is in use by another process; nothing was unpacked. Unpack once it has ended.") from error
 
 
-def _fill(source: Path, folder: Path, undo: ExitStack, done: Unpacked, *, aside: Path | None = None) -> None:
-    """Move the files of a run to its folder, the record last: whoever finds it finds the rest.
+def _make_room(folder: Path, aside: Path, undo: ExitStack) -> bool:
+    """Move what an unfinished run left in its folder ``aside``, its lock excepted; return whether there was anything."""
+    left = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / ".lock"]
+    for path in left:
+        _move(path, aside / path.relative_to(folder), undo)
+    return bool(left)
+
+
+def _fill(source: Path, folder: Path, undo: ExitStack, done: Unpacked) -> None:
+    """Move the files of a run to its folder, the record last: whoever finds it finds the rest. A file that is there already stays.
 
     Args:
         source: Its folder in the staging area.
         folder: Its folder in the store.
         undo: Learns how to take each move back.
-        done: Learns what stayed as it was.
-        aside: Where files of an unfinished run make room; None keeps the files that are there.
+        done: Learns which measurement stayed as it was.
     """
     for path in sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == "record.json"):
         name = path.relative_to(source)
         to = folder / name
-        if to.exists() and aside is None:
+        if to.exists():
             if to.read_bytes() != path.read_bytes() and name.parts[0] == "measurements":
                 done.remarks.append(f"{folder / name} was measured here as well and stays")
             continue
-        if to.exists() and aside is not None:
-            _move(to, aside / name, undo)
         _move(path, to, undo)
 
 

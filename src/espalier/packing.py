@@ -83,6 +83,20 @@ def content_digest(path: Path) -> str:
     return _digest(_content(path)[1])
 
 
+def check_digest(path: Path, digest: str | None) -> None:
+    """Refuse weights that are not the ones a record speaks of.
+
+    Args:
+        path: The file.
+        digest: ``checkpoint`` of the record.
+
+    Raises:
+        ValueError: The file is damaged or no packed checkpoint, or its tensors have another digest.
+    """
+    if (present := content_digest(path)) != digest:
+        raise ValueError(f"{path} has the digest {present[:12]}, its record says {str(digest)[:12]}.")
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     content = hashlib.sha256()
     for key in sorted(tensors):
@@ -113,10 +127,11 @@ def _content(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as content:
             header = json.loads((content.metadata() or {}).get("espalier", "{}"))
             tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, FileNotFoundError, json.JSONDecodeError) as error:
+    except (SafetensorError, FileNotFoundError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a packed checkpoint ({error}); copy it anew or pack the run again.") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} is of format '{header.get('format')}', this espalier reads '{FORMAT}'.")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} is of format '{found}', this espalier reads '{FORMAT}'.")
     return header, tensors
 
 

@@ -158,14 +158,21 @@ def read_measurement(path: Path) -> Measurement:
 
 
 def _read(path: Path, schema: type[Schema]) -> Schema:
+    return parsed(path, schema, str(path), way_out="Move it away; its run is then done anew.")
+
+
+def parsed(path: Path, schema: type[Schema], name: str, *, way_out: str) -> Schema:
+    """Read a record or a measurement that a message calls by another name than its path, with another way out.
+
+    Raises:
+        ValueError: The file is none; the message has the name, the key, what was expected and the way out.
+    """
     try:
         return schema.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ValueError(
-            f"{path} is no {schema.__name__.lower()}: {key}: {first['msg']}. Move it away; its run is then done anew."
-        ) from error
+        raise ValueError(f"{name} is no {schema.__name__.lower()}: {key}: {first['msg']}. {way_out}") from error
 
 
 @lru_cache

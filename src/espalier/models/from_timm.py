@@ -48,15 +48,12 @@ def timm_model(
     """
     import timm  # noqa: PLC0415  seconds to import; only where it is asked for
 
-    facts, args = _facts(name), args or {}
-    if wrong := [key for key in args if key in TAKEN]:
-        raise ValueError(f"model.args holds {', '.join(wrong)}, which model=timm gives itself; set model.pretrained or model.checkpoint.")
+    facts = _facts(name)
+    settings = timm_arguments(name=name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, args=args)
     if pretrained and checkpoint:
         raise ValueError(f"model.pretrained=true and model.checkpoint={checkpoint} both give weights; keep one.")
     if pretrained and not (facts.get("hf_hub_id") or facts.get("url")):
         raise ValueError(f"timm {timm.__version__} has no weights for model.name={name}; {_with_weights(name)}.")
-    sized = {"img_size": image_size} if facts.get("fixed_input_size") and image_size not in (None, facts["input_size"][-1]) else {}
-    settings = {"num_classes": num_classes, "in_chans": in_channels, **sized, **args}
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **settings)
     except OSError as error:  # what the hub's client and urllib raise where there is neither network nor cache
@@ -64,10 +61,25 @@ def timm_model(
             raise
         raise ValueError(_no_download(name, facts, error)) from error
     except TypeError as error:
-        raise ValueError(f"model.name={name} cannot be built with model.args={dict(args)}: {error}") from error
+        raise ValueError(f"model.name={name} cannot be built with model.args={dict(args or {})}: {error}") from error
     if checkpoint:
         fill(model, checkpoint, checkpoint_digest)
     return model
+
+
+def timm_arguments(
+    *, name: str, num_classes: int, in_channels: int, image_size: int | None = None, args: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what ``timm.create_model`` is given for a network, its name and weights aside; arguments as of ``timm_model``.
+
+    Raises:
+        ValueError: timm has no such network, or ``args`` holds what ``timm_model`` gives itself.
+    """
+    facts, args = _facts(name), args or {}
+    if wrong := [key for key in args if key in TAKEN]:
+        raise ValueError(f"model.args holds {', '.join(wrong)}, which model=timm gives itself; set model.pretrained or model.checkpoint.")
+    sized = {"img_size": image_size} if facts.get("fixed_input_size") and image_size not in (None, facts["input_size"][-1]) else {}
+    return {"num_classes": num_classes, "in_chans": in_channels, **sized, **args}
 
 
 def _facts(name: str) -> dict[str, Any]:

@@ -30,6 +30,15 @@ def comparison_file(store: Path, name: str) -> Path:
     return store / COMPARISONS / name / "table.yaml"
 
 
+def read_comparison(path: Path) -> Table:
+    """Read a file that lies as ``comparison_file`` says, in whatever store.
+
+    Raises:
+        ValueError: It is malformed; the message gives file, line and key.
+    """
+    return _read_table(path, _stamp(path))
+
+
 def experiment_roots() -> list[Path]:
     """Return the folders that hold papers: the package's (in a wheel) or the repository's, then ``ESPALIER_CONFIG/experiments``."""
     packaged = Path(__file__).parents[1] / "_experiments"
