@@ -59,11 +59,12 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     if scale is not None:
         check_scale(scale)
     every = list(place.records())
-    is_meant = _chooser(name, scale)
+    is_meant = _chooser(name, scale, place)
     own = [record for record in every if is_meant(record)]
     shipped = {folder: record for folder, record in _shipped() if is_meant(record)}
     if not own and not shipped:
-        known = [record.name for record in every] + [f"{of.name}/{one}" for of in published.papers().values() for one in of.table_names]
+        tables = [f"{of.name}/{one}" for of in published.papers(store=place.root).values() for one in of.table_names]
+        known = [record.name for record in every] + tables
         where = "" if scale is None else f" at scale={scale}"
         raise ValueError(f"no run of '{name}'{where} in {place.root}; {did_you_mean(name, known)}; `espalier runs` lists what there is.")
     members: dict[str, bytes | Path] = {}
@@ -81,11 +82,11 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     return Packed(path, path.stat().st_size, names[0], names[1], checkpoints, remarks + more)
 
 
-def _chooser(name: str, scale: str | None) -> Callable[[Record], bool]:
+def _chooser(name: str, scale: str | None, store: Store) -> Callable[[Record], bool]:
     """Return whether a record is one that a name stands for: a table's or its dense baseline's, or one that it begins or matches."""
     pattern = name.strip("/")
     of, _, rest = pattern.partition("/")
-    paper = published.papers().get(of)
+    paper = published.papers(store=store.root).get(of)
     is_table = paper is not None and rest in paper.table_names
     dense = paper.table(rest).dense_row if paper is not None and is_table else None
 
