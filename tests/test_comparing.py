@@ -15,6 +15,7 @@ import pytest
 import espalier
 from espalier.comparing import Comparison, _remarks, compare, compare_words
 from espalier.record import Store
+from espalier.standing import standings
 from espalier.tables.published import paper, table
 
 WORDS = ["model=lenet5", "data=digits", "method=admm,mest_em", "constraint=unstructured", "rate=4", "epochs=2", "name=mine"]
@@ -50,7 +51,11 @@ def test_a_comparison_is_a_table_that_every_verb_takes(store_folder: Path) -> No
     assert "paper defaults" in found.note
     dense, admm, mest = found.standings
     assert (dense.rank, dense.loss_pct, dense.epochs) == (None, 0, 2)
-    assert {admm.rank, mest.rank} <= {1, 2}
+    assert (admm.num_seeds, mest.num_seeds) == (1, 1)
+    shown = [round(one.top1_pct, 2) for one in (admm, mest)]  # type: ignore[arg-type]
+    assert [admm.rank, mest.rank] == [1 + sum(other > own for other in shown) for own in shown]
+    assert "The dense row, which loss_pct is against, trains for 2 epochs of its own." in found.note
+    assert table("compare/mine").columns["loss_pct"].meaning.endswith("after 2 epochs of its own")
     assert (admm.epochs, mest.epochs) == (5, 5)
     for one in (admm, mest):
         assert one.loss_pct == pytest.approx(dense.top1_pct - one.top1_pct)  # type: ignore[operator]
@@ -89,7 +94,9 @@ def test_a_store_of_ones_own_and_further_seeds(tmp_path: Path) -> None:
     more = quick(methods=["magnitude", "set"], name="other", store=store, seeds=[0, 1])
     assert sorted(record.seed for record in more.records) == [0, 0, 0, 1, 1, 1]
     assert {record.name for record in first.records} < {record.name for record in more.records}
-    assert table("compare/other").seeds["smoke"] == [0, 1]
+    assert table("compare/other", store=store.root).seeds["smoke"] == [0, 1]
+    with pytest.raises(ValueError, match="has no table 'other'"):
+        table("compare/other")
     assert more.standings[1].seeds == (0, 1)
     assert more.standings[1].top1_std is not None
 
@@ -107,32 +114,74 @@ def test_a_table_copied_to_a_folder_of_experiments_reads_as_it_is(store_folder: 
 
 
 def test_trials_are_equally_many_and_validation_chooses(store_folder: Path) -> None:
-    found = quick(methods=["admm", "magnitude"], tune=2, name="tuned", seeds=[0, 1])
+    found = quick(methods=["admm", "magnitude"], tune=2, name="tuned", seeds=[1])
     trials = [record for record in Store(store_folder).records() if record.table == "tuned-trials"]
     assert sorted(record.row for record in trials) == [
         f"{name}-unstructured-4x-t{index}" for name in ("admm", "magnitude") for index in (1, 2)
     ]
-    assert {record.seed for record in trials} == {0}
-    assert "best of 2 trials by val/top1_pct" in found.note
+    assert {record.seed for record in trials} == {1}
+    assert "best of 2 trials by val/top1_pct at seed 1; the first: paper defaults" in found.note
+    assert table("compare/tuned").tuned == {"trials": 2, "seed": 1}
     rows = table("compare/tuned").rows
     offered = table("compare/tuned-trials").rows
     for name in ("admm-unstructured-4x", "magnitude-unstructured-4x"):
         reached = {record.row: record.metrics["val/top1_pct"] for record in trials if record.row.startswith(name)}
         best = max(reached, key=lambda row: (reached[row], row.endswith("-t1")))  # type: ignore[operator, return-value]
         assert rows[name].overrides == offered[best].overrides
-        chosen = next(record for record in found.records if (record.row, record.seed) == (name, 0))
+        chosen = next(record for record in found.records if (record.row, record.seed) == (name, 1))
         assert chosen.metrics["val/top1_pct"] == reached[best]
-    again = quick(methods=["admm", "magnitude"], tune=2, name="tuned", seeds=[0, 1])
-    assert [record.name for record in again.records] == [record.name for record in found.records]
+    again = quick(methods=["admm", "magnitude"], tune=2, name="tuned", seeds=[0, 1])  # a lower seed chooses nothing anew
+    assert {record.name for record in found.records} < {record.name for record in again.records}
+    assert [record.name for record in Store(store_folder).records() if record.table == "tuned-trials"] == [record.name for record in trials]
+    with pytest.raises(ValueError, match="tune is 2 there, 0 here"):
+        quick(methods=["admm", "magnitude"], name="tuned", seeds=[1])
+
+
+def test_stores_do_not_see_each_others_comparisons(store_folder: Path, tmp_path: Path) -> None:
+    first, second = Store(tmp_path / "a"), Store(tmp_path / "b")
+    quick(name="mine", store=first)
+    found = quick(name="mine", store=second, rates=[2.0], overrides=["optimizers.train.lr=0.2"], jobs=2)  # another grid, other processes
+    assert found.failed == {}
+    for store, row in ((first, "admm-unstructured-4x"), (second, "admm-unstructured-2x")):
+        assert (store.root / "compare" / "mine" / "table.yaml").is_file()
+        assert row in set(espalier.table("compare/mine", store=store)["row"])
+        assert row in espalier.export("compare/mine", "md", store=store)
+        espalier.run("compare/mine", store=store)
+        assert espalier.plot("compare/mine", tmp_path / "plot.csv", store=store).is_file()
+        assert row in (espalier.report(tmp_path / "report", store).parent / "compare" / "mine.html").read_text(encoding="utf-8")
+        packed = espalier.pack("compare/mine", tmp_path / f"{row}.tar.gz", store=store)
+        assert len(packed.runs) == 3
+    assert not list(store_folder.glob("compare/*"))
+
+
+def test_a_frame_is_noted_for_it_changes_what_is_timed(store_folder: Path) -> None:
+    assert "Timed with" not in quick(name="framed").note
+    for _ in range(2):
+        assert quick(name="framed", overrides=["frame=cpu", "logger=none"]).note.count("Timed with frame=cpu.") == 1
+
+
+def test_rows_are_of_one_source(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = quick(name="sources")
+    monkeypatch.setattr("espalier.tables.published.Paper.shipped_records", lambda self: found.records)
+    shipped = standings(table("compare/sources"), scale="smoke", store=Store(store_folder / "empty"))
+    assert [(one.top1_pct, one.rank, one.num_seeds, one.seeds) for one in shipped] == [
+        (one.top1_pct, one.rank, 1, ()) for one in found.standings
+    ]
+    (store_folder / found.records[-1].name / "record.json").unlink()
+    mixed = standings(table("compare/sources"), scale="smoke", store=Store(store_folder))
+    assert [(one.top1_pct is None, one.rank, one.num_seeds) for one in mixed] == [(False, None, 1), (False, None, 1), (True, None, 0)]
 
 
 def test_contestants_of_different_epochs_are_remarked(store_folder: Path) -> None:
     found = quick(name="unequal")
     assert found.remarks == []
+    longer = found.records[-1].model_copy(update={"seed": 1, "metrics": {"train/epochs": 9.0}})
+    for several in ([*found.records, longer], [longer, *found.records]):  # whichever seed comes last
+        assert len(_remarks(table("compare/unequal"), several)) == 1
     changed = [record.model_copy(update={"metrics": {**record.metrics, "train/epochs": 9.0}}) for record in found.records[-1:]]
     (remark,) = _remarks(table("compare/unequal"), [*found.records[:-1], *changed])
     assert "not fair" in remark
-    assert "mest_em-unstructured-4x 9" in remark
+    assert "mest_em-unstructured-4x seed 0 9" in remark
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """What a comparison consists of: rows, refusals with their reason, equal epochs; what cannot be asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from espalier.comparing import _settings
 from espalier.composing import resolved
-from espalier.contest import Contest, Grid, _composed, planned, tuned
+from espalier.contest import Contest, Grid, _composed, _same_epochs, planned, tuned
 from espalier.contestants import contestant, contestant_names
 
 EVERY = ("admm", "magnitude", "iterative_magnitude", "reweighted", "group_lasso", "primal_proximal", "mest_ems", "mest_em", "set", "rigl")
@@ -99,6 +101,32 @@ def test_a_network_of_linear_layers_skips_its_last_alone() -> None:
 def test_what_cannot_be_asked_for_names_the_way_out(changed: dict[str, Sequence[object]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         contest(**changed)
+
+
+def test_epochs_are_compared_of_every_row_whose_words_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = contest(constraints=["filter", "unstructured"], rates=[2.0, 4.0])
+    last = replace(found.entries[-1], overrides=[*found.entries[-1].overrides, "recipe.steps.train.epochs=9"])
+    with pytest.raises(ValueError, match=r"different epochs at scale=smoke: .*admm-filter-2x 5.*mest_em-unstructured-4x 9"):
+        _same_epochs(found.grid, [*found.entries[:-1], last])
+    composed: list[str] = []
+    monkeypatch.setattr("espalier.contest._num_epochs", lambda grid, words, scale: composed.append(scale) or 5)
+    _same_epochs(found.grid, found.entries)
+    assert len(composed) == 3 * 2  # a scale and method each, whatever the sets and rates
+
+
+def test_the_dense_rows_own_epochs_are_counted() -> None:
+    assert contest().dense_epochs == {"smoke": 2, "desk": 8, "paper": 160}
+    assert set(contest(epochs=6).dense_epochs.values()) == {6}
+
+
+def test_what_was_chosen_is_said() -> None:
+    said = {name: contestant(name).chosen for name in EVERY}
+    assert [name for name in EVERY if said[name]] == ["reweighted", "group_lasso", "primal_proximal"]
+    assert all("validation" in text and "conv4" in text and "CIFAR-10" in text for text in said.values() if text)
+    assert _settings(contest().grid) == "paper defaults"
+    both = _settings(contest(methods=["admm", "reweighted"]).grid)
+    assert both.startswith("paper defaults, except: Reweighted (lambda")
+    assert both.endswith("; the others had no such search")
 
 
 def test_trials_are_drawn_alike_for_every_pairing_and_the_first_is_the_default() -> None:

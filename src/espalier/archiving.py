@@ -59,13 +59,13 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
         raise ValueError(f"--to {path} must end in {ENDING}, such as {path.name.partition('.')[0] or 'table'}{ENDING}.")
     if scale is not None:
         check_scale(scale)
-    published.look_in(place.root)
     every, references = list(place.records()), dict(_shipped())
-    is_meant = _chooser(name, scale, {(record.paper, record.table) for record in (*every, *references.values())})
+    is_meant = _chooser(name, scale, place, {(record.paper, record.table) for record in (*every, *references.values())})
     own = [record for record in every if is_meant(record)]
     shipped = {folder: record for folder, record in references.items() if is_meant(record)}
     if not own and not shipped:
-        known = [record.name for record in every] + [f"{of.name}/{one}" for of in published.papers().values() for one in of.table_names]
+        tables = [f"{of.name}/{one}" for of in published.papers(store=place.root).values() for one in of.table_names]
+        known = [record.name for record in every] + tables
         where = "" if scale is None else f" at scale={scale}"
         raise ValueError(f"no run of '{name}'{where} in {place.root}; {did_you_mean(name, known)}; `espalier runs` lists what there is.")
     members: dict[str, bytes | Path] = {}
@@ -83,17 +83,18 @@ def pack(name: str, to: str | Path, *, scale: str | None = None, store: Store | 
     return Packed(path, path.stat().st_size, names[0], names[1], checkpoints, remarks + more)
 
 
-def _chooser(name: str, scale: str | None, tables: Container[tuple[str, str]]) -> Callable[[Record], bool]:
+def _chooser(name: str, scale: str | None, store: Store, tables: Container[tuple[str, str]]) -> Callable[[Record], bool]:
     """Return whether a record is one that a name stands for: a table's or its dense baseline's, or one that it begins or matches.
 
     Args:
         name: What was asked for. A table of exactly that name comes before runs whose names begin so.
         scale: The scale asked for; None is all.
+        store: Where comparisons lie.
         tables: (paper, table) of the records that there are: a table of theirs may be gone.
     """
     pattern = name.strip("/")
     of, _, rest = pattern.partition("/")
-    paper = published.papers().get(of)
+    paper = published.papers(store=store.root).get(of)
     is_known = paper is not None and rest in paper.table_names
     is_table = is_known or (of, rest) in tables
     dense = paper.table(rest).dense_row if paper is not None and is_known else None

@@ -3,24 +3,25 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.console import Console
 
 from espalier.contest import EXPERIMENT, Contest, Entry, Grid, planned, tuned
+from espalier.contestants import contestant
 from espalier.executing import Ask, Outcome, carry_out
 from espalier.files import write_over
 from espalier.record import Record, Store, digest
 from espalier.running import seeds_in, value_of, whole
 from espalier.standing import Standing, standings
-from espalier.tables.published import COMPARISONS, comparison_file, look_in, paper
+from espalier.tables.published import COMPARISONS, comparison_file, paper
 from espalier.tables.schema import SCALES, Table
 
 SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
 CHOSEN_BY = "val/top1_pct"
 AXES = ("model", "data", "method", "constraint", "rate")
-NO_PART = ("logger", "frame")  # groups that no result depends on: they go with the runs, never into the table
+NO_PART = ("logger", "frame")  # groups that no training depends on: they go with the runs. A frame changes what is timed: the note says so
 WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name")  # what a command names; the other words change the config
 COLUMNS: dict[str, dict[str, str]] = {
     "top1_pct": {},
@@ -29,7 +30,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "better": "lower",
         "kind": "accuracy",
         "computed": "dense.top1_pct - top1_pct",
-        "meaning": "accuracy lost against the row's own dense baseline",
+        "meaning": "accuracy lost against the dense row",  # and after how many epochs of its own
     },
     "rate": {},
     "macs_rate": {
@@ -93,7 +94,8 @@ def compare(
 ) -> Comparison:
     """Compare methods, constraints and rates; the same call again adds what is missing.
 
-    Every contestant trains for the same number of epochs, leaves the same layers dense, and starts from the same dense network of its seed.
+    Every contestant trains for the same number of epochs in all, leaves the same layers dense and, where its method starts from a dense
+    network, starts from the same one, trained once a seed; the dense row is that network, after its own epochs alone.
     The table is ``compare/NAME``: ``table``, ``plot``, ``report`` and ``run`` take it as any other.
 
     Args:
@@ -105,7 +107,8 @@ def compare(
         scale: smoke, desk or paper: how long everything trains.
         seeds: None takes 0 at smoke, else 0, 1 and 2.
         epochs: Of the dense network and of the method each, half of it (at least 1) for the retraining; None takes the scale's.
-        tune: Trials of each contestant, chosen among by validation accuracy at the first seed; 0 and 1 take the settings as they are.
+        tune: Trials of each contestant, chosen among by validation accuracy at one seed, the first named when
+            they ran; 0 and 1 take the settings as they are.
         jobs: Runs at a time, each in a process of its own.
         name: Of the table; None makes one of model, data and six digits of what is compared.
         overrides: Further Hydra overrides; each goes to the rows that know its key.
@@ -117,7 +120,6 @@ def compare(
             epochs, or the name belongs to another comparison. A run that fails is no error: see ``Comparison.failed``.
     """
     place = store or Store()
-    look_in(place.root)
     if seeds is not None and not seeds:
         raise ValueError("seeds=[] names nothing to run; leave it out, or name some.")
     if tune < 0:
@@ -131,8 +133,11 @@ def compare(
     title = _checked_name(name or _own_name(contest, tune))
     remarks: list[str] = []
     if tune > 1:
-        contest, remarks = _tuned(contest, tune, f"{title}-trials", way, chosen_seeds[0])
-    table = _filed(contest, title, place, scale=scale, seeds=chosen_seeds, tune=tune)
+        tuned_at = _tuning_seed(place, (title, f"{title}-trials"), chosen_seeds[0])
+        contest, remarks = _tuned(contest, tune, f"{title}-trials", way, tuned_at)
+    else:
+        tuned_at = None
+    table = _filed(contest, title, way, seeds=chosen_seeds, tuned={} if tuned_at is None else {"trials": tune, "seed": tuned_at})
     outcome = _run(table, way, chosen_seeds)
     lines = standings(table, scale=scale, store=place)
     remarks += _remarks(table, outcome.records)
@@ -206,7 +211,7 @@ def _tuned(contest: Contest, tune: int, name: str, way: _Way, seed: int) -> tupl
     """Run the trials of every entry at one seed; return the contest with the best of each, and a remark on each trial that failed."""
     trials = {entry.row: [tuned(entry, index) for index in range(1, tune + 1)] for entry in contest.entries if not entry.reason}
     rows = [replace(one, row=f"{row}-t{index}") for row, several in trials.items() for index, one in enumerate(several, start=1)]
-    table = _filed(replace(contest, entries=rows), name, way.store, scale=way.scale, seeds=[seed], tune=tune, trials=True)
+    table = _filed(replace(contest, entries=rows), name, way, seeds=[seed], tuned={"trials": tune, "seed": seed}, trials=True)
     outcome = _run(table, way, [seed], dense=False)
     reached = {record.row: record.metrics[CHOSEN_BY] for record in outcome.records if record.metrics.get(CHOSEN_BY) is not None}
     entries = []
@@ -223,6 +228,13 @@ def _tuned(contest: Contest, tune: int, name: str, way: _Way, seed: int) -> tupl
     ]
 
 
+def _tuning_seed(store: Store, names: Sequence[str], default: int) -> int:
+    """Return the seed that the trials of a comparison ran at, so that a lower one added later does not choose again."""
+    home = paper(COMPARISONS, store=store.root)
+    seeds = [home.table(name).tuned.get("seed") for name in names if name in home.table_names]
+    return next((seed for seed in seeds if seed is not None), default)
+
+
 def _run(table: Table, way: _Way, seeds: Sequence[int], *, dense: bool = True) -> Outcome:
     rows = [row for row in table.runnable if dense or row != "dense"]
     asks = [Ask(table.name, row, way.scale, seed, way.words) for row in rows for seed in seeds]
@@ -230,15 +242,18 @@ def _run(table: Table, way: _Way, seeds: Sequence[int], *, dense: bool = True) -
     return carry_out(asks, title=title, store=way.store, jobs=way.jobs, keep_going=True, console=way.console)
 
 
-def _filed(contest: Contest, name: str, store: Store, *, scale: str, seeds: Sequence[int], tune: int, trials: bool = False) -> Table:
-    """Write the comparison's table, or add seeds to the one that is there; return it.
+def _filed(
+    contest: Contest, name: str, way: _Way, *, seeds: Sequence[int], tuned: Mapping[Literal["trials", "seed"], int], trials: bool = False
+) -> Table:
+    """Write the comparison's table, or add seeds and frames to the one that is there; return it.
 
     Raises:
         ValueError: Another comparison bears the name; the message says in what they differ.
     """
-    content = _content(contest, name, tune=tune, trials=trials)
+    store, scale = way.store, way.scale
+    content = _content(contest, name, way, tuned=tuned, trials=trials)
     content["seeds"] = SEEDS | {scale: list(seeds)}
-    if name in (home := paper(COMPARISONS)).table_names:
+    if name in (home := paper(COMPARISONS, store=store.root)).table_names:
         there = home.table(name)
         if differences := _differences(there, Table.model_validate(content)):
             raise ValueError(
@@ -249,32 +264,35 @@ def _filed(contest: Contest, name: str, store: Store, *, scale: str, seeds: Sequ
             return there
         old = {str(key): values for key, values in there.seeds.items()}
         content["seeds"] = old | {scale: sorted({*old.get(scale, []), *seeds})} if set(seeds) - set(old.get(scale, [])) else old
-        if content["seeds"] == old:
+        content["note"] = " ".join([there.note, *(text for text in _timed(way) if text not in there.note)])
+        if (content["seeds"], content["note"]) == (old, there.note):
             return there
     text = f"# Written by espalier compare. Runs: espalier run {COMPARISONS}/{name} scale={scale}\n"
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
     write_over(comparison_file(store.root, name), text + body)
-    return paper(COMPARISONS).table(name)
+    return paper(COMPARISONS, store=store.root).table(name)
 
 
-def _content(contest: Contest, name: str, *, tune: int, trials: bool) -> dict[str, Any]:
+def _content(contest: Contest, name: str, way: _Way, *, tuned: Mapping[Literal["trials", "seed"], int], trials: bool) -> dict[str, Any]:
     grid = contest.grid
     rows: dict[str, Any] = {"dense": {"overrides": contest.dense, "labels": {"method": "dense"}}}
     rows |= {entry.row: _row(entry) for entry in contest.entries}
     what = "trials of " if trials else ""
-    columns = {CHOSEN_BY: {}, **COLUMNS} if trials else COLUMNS
+    columns = {title: dict(column) for title, column in ({CHOSEN_BY: {}, **COLUMNS} if trials else COLUMNS).items()}
+    columns["loss_pct"]["meaning"] += f", after {_counted(contest.dense_epochs)} of its own"
     return {
         "paper": COMPARISONS,
         "table": name,
         "title": f"{grid.model} on {grid.data}: {what}{', '.join(grid.methods)} with {', '.join(grid.constraints)}",
         "source": {"where": "no paper: a comparison of one's own", "provenance": "proposal"},
-        "note": _note(contest, tune),
+        "note": _note(contest, way, tuned),
         "experiment": EXPERIMENT,
         "contestants": ["method", "constraint"],
+        **({"tuned": dict(tuned)} if tuned else {}),
         "data": dict.fromkeys(SCALES, grid.data),
         "model": dict.fromkeys(SCALES, grid.model),
         "seeds": {},
-        "columns": {title: dict(column) for title, column in columns.items()},
+        "columns": columns,
         "rows": rows,
     }
 
@@ -286,22 +304,45 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {**row, "labels": entry.labels, **({"note": note} if note else {})}
 
 
-def _note(contest: Contest, tune: int) -> str:
-    counts = sorted(set(contest.epochs.values()))
-    epochs = (
-        f"{counts[0]} epochs" if len(counts) == 1 else ", ".join(f"{count} epochs at {scale}" for scale, count in contest.epochs.items())
-    )
-    parts = [f"Every contestant trains for {epochs}, those of the dense network it starts from included."]
+def _note(contest: Contest, way: _Way, tuned: Mapping[Literal["trials", "seed"], int]) -> str:
+    parts = [
+        f"Every contestant trains for {_counted(contest.epochs)}, those of the dense network it starts from included.",
+        f"The dense row, which loss_pct is against, trains for {_counted(contest.dense_epochs)} of its own.",
+    ]
+    settings = _settings(contest.grid)
     parts.append(
-        f"Each has the best of {tune} trials by {CHOSEN_BY} at one seed; the first is the paper's defaults."
-        if tune > 1
-        else "Settings: paper defaults."
+        f"Each has the best of {tuned['trials']} trials by {CHOSEN_BY} at seed {tuned['seed']}; the first: {settings}."
+        if tuned
+        else f"Settings: {settings}."
     )
+    if contest.start == "finetune":
+        parts.append("The network's weights are trained already: its learning rates are ours, not tuned, those named before too.")
     if contest.skipped:
         parts.append(f"Dense in every row: {', '.join(rule.replace('_', ' ') for rule in contest.skipped)}.")
     if contest.grid.overrides:
         parts.append(f"Set for all that know the key: {', '.join(contest.grid.overrides)}.")
-    return " ".join(parts)
+    return " ".join([*parts, *_timed(way)])
+
+
+def _counted(epochs: Mapping[str, int]) -> str:
+    """Return epochs by scale in words, in one figure where all scales have the same."""
+    counts = sorted(set(epochs.values()))
+    return f"{counts[0]} epochs" if len(counts) == 1 else ", ".join(f"{count} epochs at {scale}" for scale, count in epochs.items())
+
+
+def _settings(grid: Grid) -> str:
+    """Return whose settings the contestants have, and what was chosen by a search that the others had not."""
+    every = [contestant(name) for name in grid.methods]
+    chosen = [f"{one.title} ({one.chosen})" for one in every if one.chosen]
+    if not chosen:
+        return "paper defaults"
+    rest = "" if len(chosen) == len(every) else "; the others had no such search"
+    return f"paper defaults, except: {', '.join(chosen)}{rest}"
+
+
+def _timed(way: _Way) -> list[str]:
+    """Return a sentence on each frame that the runs are timed in, beside those of the config."""
+    return [f"Timed with {word}." for word in way.words if not word.startswith("logger")]
 
 
 def _differences(there: Table, here: Table) -> list[str]:
@@ -314,6 +355,8 @@ def _differences(there: Table, here: Table) -> list[str]:
     for names, where in ((there.rows.keys() - here.rows.keys(), "there"), (here.rows.keys() - there.rows.keys(), "here")):
         if names:
             found.append(f"only {where}: {', '.join(sorted(names))}")
+    if there.tuned.get("trials", 0) != here.tuned.get("trials", 0):
+        found.append(f"tune is {there.tuned.get('trials', 0)} there, {here.tuned.get('trials', 0)} here")
     changed = [row for row in there.rows if row in here.rows and there.rows[row].overrides != here.rows[row].overrides]
     if changed:
         before, after = (set(table.rows[changed[0]].overrides or []) for table in (there, here))
@@ -325,8 +368,10 @@ def _differences(there: Table, here: Table) -> list[str]:
 
 def _remarks(table: Table, records: Sequence[Record]) -> list[str]:
     """Return what the records say against the comparison: contestants that trained for different epochs."""
-    epochs: Mapping[str, float | None] = {record.row: record.metrics.get("train/epochs") for record in records if record.row != "dense"}
+    epochs: Mapping[tuple[str, int], float | None] = {
+        (record.row, record.seed): record.metrics.get("train/epochs") for record in records if record.row != "dense"
+    }
     if len(set(epochs.values())) < 2:
         return []
-    counts = ", ".join(f"{row} {count:g}" if count is not None else f"{row} unknown" for row, count in epochs.items())
+    counts = ", ".join(f"{row} seed {seed} {'unknown' if count is None else f'{count:g}'}" for (row, seed), count in epochs.items())
     return [f"{table.name} is not fair: its contestants trained for different epochs ({counts})."]

@@ -89,14 +89,16 @@ def check_scale(scale: str) -> None:
 _REGISTERED: dict[str, tuple[Table, str, str | None]] = {}  # table -> what its rows were registered from
 
 
-def register_rows(name: str, scale: str) -> Table:
+def register_rows(name: str, scale: str, *, store: Path | None = None) -> Table:
     """Register a table's rows as the Hydra group ``row/<paper>/<table>``, with their data and model at ``scale``; return the table.
+
+    ``store`` is the root of the store whose comparisons are meant; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
         ValueError: There is no such table or scale, or the table has no row to run.
     """
     check_scale(scale)
-    published = table(name)
+    published = table(name, store=store)
     standing = (published, scale, own_config_dir())
     if _REGISTERED.get(published.name) == standing:
         return published  # parsing some dozen rows takes longer than composing one
@@ -135,13 +137,13 @@ def _own_group(group: str) -> bool:
     return own is not None and (Path(own) / group).is_dir()
 
 
-def rewrite(name: str, overrides: Sequence[str]) -> list[str]:
+def rewrite(name: str, overrides: Sequence[str], *, store: Path | None = None) -> list[str]:
     """Return the overrides as Hydra takes them: the experiment first, ``row=X`` as ``+row/<paper>/<table>=X``.
 
     Raises:
         ValueError: A row does not exist; the message lists the nearest.
     """
-    published = table(name)
+    published = table(name, store=store)
     rewritten = [f"+experiment={published.experiment or published.name}"]
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -167,13 +169,13 @@ def hydra_ready() -> Iterator[None]:
         yield
 
 
-def composed(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Return the config of ``paper/table`` under the given overrides.
+def composed(name: str, overrides: Sequence[str], *, store: Path | None = None) -> DictConfig:
+    """Return the config of ``paper/table`` under the given overrides; ``store`` as for ``register_rows``.
 
     Raises:
         ValueError: An override names a key, a group or an option that does not exist.
     """
-    return composed_words(rewrite(name, overrides), overrides)
+    return composed_words(rewrite(name, overrides, store=store), overrides)
 
 
 def composed_words(words: Sequence[str], own_words: Sequence[str]) -> DictConfig:

@@ -119,6 +119,8 @@ class Contest:
         entries: Its rows.
         skipped: Rules of the layers that stay dense in every row; None where the user's own word says which.
         epochs: Scale -> epochs of each contestant.
+        dense_epochs: Scale -> epochs of the dense row.
+        start: ``scratch``, or ``finetune`` where the network's weights are trained already: which learning rates the config takes.
     """
 
     grid: Grid
@@ -126,6 +128,8 @@ class Contest:
     entries: list[Entry]
     skipped: Sequence[str] | None
     epochs: Mapping[str, int] = field(default_factory=dict)
+    dense_epochs: Mapping[str, int] = field(default_factory=dict)
+    start: str = "scratch"
 
 
 def planned(grid: Grid, *, scale: str) -> Contest:
@@ -168,7 +172,9 @@ def planned(grid: Grid, *, scale: str) -> Contest:
             raise ValueError(f"{word} has no effect on any row; leave it out.")
     if not any(not entry.reason for entry in entries):
         raise ValueError(f"none of these pairings can be: {'; '.join(f'{entry.row}: {entry.reason}' for entry in entries)}")
-    return Contest(grid, ["recipe=train", *grid.budget, *dense], entries, skipped, _same_epochs(grid, entries))
+    alone = {each: _num_epochs(grid, ["recipe=train", *dense], each) for each in SCALES}
+    words = ["recipe=train", *grid.budget, *dense]
+    return Contest(grid, words, entries, skipped, _same_epochs(grid, entries), alone, job.config["start"])
 
 
 def tuned(entry: Entry, index: int) -> Entry:
@@ -261,20 +267,28 @@ def _same_epochs(grid: Grid, entries: Sequence[Entry]) -> dict[str, int]:
         ValueError: They differ at a scale.
     """
     found: dict[str, int] = {}
-    first: dict[str, Entry] = {}
+    distinct: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
         if not entry.reason:
-            first.setdefault(entry.method, entry)
+            distinct.setdefault((entry.method, *filter(_may_change_epochs, entry.overrides)), entry)
+    several = len({entry.method for entry in distinct.values()}) < len(distinct)
     for scale in SCALES:
-        epochs = {}
-        for method, entry in first.items():
-            steps = resolved(_composed(grid, entry.overrides, scale))["recipe"]["steps"].values()
-            epochs[method] = sum(step.get("epochs", 0) for step in steps)
+        epochs = {(entry.row if several else entry.method): _num_epochs(grid, entry.overrides, scale) for entry in distinct.values()}
         if len(set(epochs.values())) > 1:
-            counts = ", ".join(f"{method} {count}" for method, count in epochs.items())
+            counts = ", ".join(f"{name} {count}" for name, count in epochs.items())
             raise ValueError(
                 f"contestants would train for different epochs at scale={scale}: {counts}; set epochs=, or epochs.train, epochs.method and "
                 "epochs.retrain."
             )
         found[scale] = next(iter(epochs.values()))
     return found
+
+
+def _may_change_epochs(word: str) -> bool:
+    """Return whether an override can: all but those of the constraint and the rate, and the rate that a method is told."""
+    return _key(word).partition(".")[0] not in ("constraint", "rate") and _key(word) != "recipe.seen_rate"
+
+
+def _num_epochs(grid: Grid, words: Sequence[str], scale: str) -> int:
+    steps = resolved(_composed(grid, words, scale))["recipe"]["steps"].values()
+    return sum(step.get("epochs", 0) for step in steps)

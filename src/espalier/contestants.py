@@ -1,4 +1,4 @@
-"""Contestants: a method with the recipe it goes with and the settings of its paper, ``conf/contestant/NAME.yaml``.
+"""Contestants: a method with its recipe, the settings of its paper, and what was chosen instead, ``conf/contestant/NAME.yaml``.
 
 A method without such a file goes with the recipe ``one_shot`` and the settings of its own config. Users' own lie in ``ESPALIER_CONFIG``.
 """
@@ -25,6 +25,7 @@ class Contestant(Strict):
         recipe: A file of ``conf/recipe``.
         method: A file of ``conf/method``; None where the recipe brings its own.
         overrides: Settings that differ from those of recipe and method.
+        chosen: Which settings are not its paper's but were selected, how, on what network and data; empty where its paper's stand.
         tune: Key -> ``[low, high]``, drawn log-uniformly, or a list of words, drawn from evenly.
     """
 
@@ -32,6 +33,7 @@ class Contestant(Strict):
     recipe: str
     method: str | None
     overrides: list[str] = Field(default_factory=list)
+    chosen: str = ""
     tune: dict[str, list[float] | list[str]] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from espalier.expectation import expectation
 from espalier.progress import count, progress_bar
 from espalier.record import Record, Store
 from espalier.runner import Job, Rerun, command_of, execute, plan, step_folders
-from espalier.tables.published import look_in, paper
+from espalier.tables.published import paper
 
 FAILURES = (ValueError, OSError, ModuleNotFoundError)  # what a run says of itself; anything else is a fault of ours and comes as it is
 
@@ -38,9 +38,9 @@ class Ask:
     seed: int
     overrides: tuple[str, ...] = ()
 
-    def planned(self) -> Job:
-        """Return the job; raises as ``plan`` does."""
-        return plan(self.name, row=self.row, scale=self.scale, seed=self.seed, overrides=self.overrides)
+    def planned(self, store: Store) -> Job:
+        """Return the job, of a table that ``store`` may hold; raises as ``plan`` does."""
+        return plan(self.name, row=self.row, scale=self.scale, seed=self.seed, overrides=self.overrides, store=store.root)
 
     @property
     def command(self) -> str:
@@ -103,7 +103,7 @@ def carry_out(
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
-    planned = [ask.planned() for ask in asks]
+    planned = [ask.planned(store) for ask in asks]
     found = [store.find(job.name) for job in planned]
     known_stale = stale_runs(record for record in found if record is not None)
     stale = [record is not None and record.name in known_stale for record in found]
@@ -296,13 +296,13 @@ def _serve(pipe: Connection, root: Path, rerun: Rerun) -> None:
     logger = logging.getLogger("espalier")
     logger.addHandler(_Passed(pipe))
     logger.propagate = False
-    look_in(root)
     store = Store(root)
     with suppress(EOFError, BrokenPipeError):
         while True:
             ask: Ask = pipe.recv()
             try:
-                execute(ask.planned(), store=store, command=ask.command, on_epoch=lambda *_: pipe.send(("epoch", "")), rerun=rerun)
+                job = ask.planned(store)
+                execute(job, store=store, command=ask.command, on_epoch=lambda *_: pipe.send(("epoch", "")), rerun=rerun)
             except BrokenPipeError:
                 raise
             except FAILURES as error:

@@ -106,9 +106,13 @@ def _stale_of(paper: str, own: Iterable[Record]) -> set[str]:
     return stale_runs(record for record in own if record.paper == paper)
 
 
+def _root(store: Store | None) -> Path | None:
+    return None if store is None else store.root
+
+
 def highest_scale(name: str, store: Store | None = None) -> str:
     """Return the highest scale at which a table has records, own or shipped; smoke where it has none."""
-    of = published.table(name)
+    of = published.table(name, store=_root(store))
     known = [*own_records(store), *published.paper(of.paper).shipped_records()]
     present = {record.scale for record in known if (record.paper, record.table) == (of.paper, of.table)}
     return next((scale for scale in reversed(SCALES) if scale in present), SCALES[0])
@@ -125,7 +129,7 @@ def cells(name: str, *, scale: str | None = None, store: Store | None = None) ->
     Raises:
         ValueError: There is no such table; the message has the nearest.
     """
-    of = published.table(name)
+    of = published.table(name, store=_root(store))
     home = published.paper(of.paper)
     own = own_records(store)
     return compare(
@@ -155,12 +159,12 @@ def export(name: str, to: str, *, scale: str | None = None, store: Store | None 
         ValueError: There is no such table or format.
         ModuleNotFoundError: LaTeX without great-tables.
     """
-    return written(published.table(name), cells(name, scale=scale, store=store), to)
+    return written(published.table(name, store=_root(store)), cells(name, scale=scale, store=store), to)
 
 
 def layout(name: str, *, scale: str | None = None, store: Store | None = None) -> PrintedGrid:
     """Return a table's texts in the form its paper prints (``layout`` in its YAML, else one line a row). See ``cells``."""
-    return wide(published.table(name), cells(name, scale=scale, store=store))
+    return wide(published.table(name, store=_root(store)), cells(name, scale=scale, store=store))
 
 
 def records(store: Store | None = None) -> pd.DataFrame:
@@ -253,13 +257,11 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
     if Path(out).is_file():
         raise ValueError(f"--out {out} is a file; name a folder, in which index.html is written.")
     place = store or Store()
-    published.look_in(place.root)
     own = own_records(place)
     measurements = [one for record in own for one in place.measurements(record.name)]
     with late_bar(console, "pages") as told:
-        return write_report(
-            published.papers().values(), own, measurements, Path(out), planned=catalogue(), stale=stale_runs(own), told=told
-        )
+        every = published.papers(store=place.root).values()
+        return write_report(every, own, measurements, Path(out), planned=catalogue(), stale=stale_runs(own), told=told)
 
 
 def plot(
@@ -290,4 +292,4 @@ def plot(
     from espalier.tables.plots import plot as draw  # noqa: PLC0415
 
     width = COLUMN_WIDTH_IN if width_in is None else width_in
-    return draw(published.table(name), cells(name, scale=scale, store=store), Path(to), x=x, y=y, width_in=width)
+    return draw(published.table(name, store=_root(store)), cells(name, scale=scale, store=store), Path(to), x=x, y=y, width_in=width)

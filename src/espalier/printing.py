@@ -130,10 +130,10 @@ def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
         figures = (one.loss_pct, one.rate, one.macs_rate, one.stored_bytes, one.latency_ms_p50, one.epochs)
         rank = "" if one.rank is None else str(one.rank)
         grid.add_row(
-            one.row, rank, _spread(one.top1_pct, one.top1_std), str(len(one.seeds) or ""), *(_spread(each, None) for each in figures)
+            one.row, rank, _spread(one.top1_pct, one.top1_std), str(one.num_seeds or ""), *(_spread(each, None) for each in figures)
         )
     yield grid
-    yield escape(f"{found.note} Rank: of the accuracy among rows of the same asked rate.")
+    yield escape(f"{found.note} Rank: of the accuracy among rows that differ in the method only, once all have equally many seeds (n).")
     if devices := dict.fromkeys(one.device for one in found.standings if one.device):
         yield escape(f"Timed on {'; '.join(devices)}.")
     yield from (escape(f"{one.row}: {one.note}") for one in found.standings if one.note)

@@ -74,8 +74,8 @@ class Job:
         return f"{config['paper']}/{config['table']}/{config['row']}/{config['scale']}/seed{config['seed']}-{self.digest[:6]}"
 
 
-def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str] = ()) -> Job:
-    """Compose one row.
+def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str] = (), store: Path | None = None) -> Job:
+    """Compose one row; ``store`` is the root of the store whose comparisons are meant.
 
     Raises:
         ValueError: A name or key does not exist, the data set of the scale is not on this machine, or an override names row, scale or seed
@@ -83,23 +83,23 @@ def plan(name: str, *, row: str, scale: str, seed: int, overrides: Sequence[str]
     """
     if again := [word for word in overrides if word.partition("=")[0].lstrip("+~") in ("row", "scale", "seed")]:
         raise ValueError(f"{again[0]} would file the run where its data were not chosen for; give row, scale and seed by themselves.")
-    register_rows(name, scale)
-    config = composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides])
-    job = job_of(resolved(config), plain=not overrides)
+    register_rows(name, scale, store=store)
+    config = composed(name, [f"row={row}", f"scale={scale}", f"seed={seed}", *overrides], store=store)
+    job = job_of(resolved(config), plain=not overrides, store=store)
     refuse_idle_rates(config, overrides)
     return job
 
 
-def job_of(config: dict[str, Any], *, plain: bool = False) -> Job:
+def job_of(config: dict[str, Any], *, plain: bool = False, store: Path | None = None) -> Job:
     """Return the job that a resolved config describes; ``plain`` says that it is what its row composes to."""
     data = _data(digest(config["data"]), config["data"])
     identity = identity_of(config, data.fingerprint)
     if plain:
         return Job(config, identity, False, data)
-    register_rows(f"{config['paper']}/{config['table']}", config["scale"])
-    unchanged = resolved(
-        composed(f"{config['paper']}/{config['table']}", [f"row={config['row']}", f"scale={config['scale']}", f"seed={config['seed']}"])
-    )
+    name = f"{config['paper']}/{config['table']}"
+    register_rows(name, config["scale"], store=store)
+    words = [f"row={config['row']}", f"scale={config['scale']}", f"seed={config['seed']}"]
+    unchanged = resolved(composed(name, words, store=store))
     return Job(config, identity, identity_of(unchanged, data.fingerprint) != identity, data)
 
 

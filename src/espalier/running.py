@@ -58,7 +58,7 @@ def run(
     """
     place, rerun = store or Store(), checked_rerun(rerun)
     _check_lists(rows, seeds, overrides)
-    published = register_rows(name, scale)
+    published = register_rows(name, scale, store=place.root)
     for given, what in ((rows, "rows"), (seeds, "seeds")):
         if given is not None and not given:
             raise ValueError(f"{what}=[] names nothing to run of {name}; leave it out for all, or name some.")

@@ -1,4 +1,4 @@
-"""How the rows of a comparison stand: their figures, and the rank of their accuracy among rows of the same asked rate."""
+"""How the rows of a comparison stand: their figures, and the rank of their accuracy among rows that differ in the method only."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from espalier.inventory import cells
 from espalier.record import Store
 from espalier.tables.comparison import Cell
-from espalier.tables.ranking import ranks
+from espalier.tables.ranking import num_seeds, ranked_part, ranks, value_of
 from espalier.tables.schema import Table
 
 
@@ -15,11 +15,14 @@ from espalier.tables.schema import Table
 class Standing:
     """One row of a comparison; figures are means over seeds, None where there is no record.
 
+    All rows are of one source: one's own records where the table has any, else those that ship.
+
     Args:
         row: Its name.
         labels: What tells it apart, in words.
-        rank: Of its accuracy among rows of the same asked rate, 1 the highest; None without a figure, and for the dense row.
-        seeds: Seeds behind it.
+        rank: Of its accuracy in its round, 1 the highest; None for the dense row, and until the round is full. See ``ranking.ranks``.
+        seeds: One's own seeds behind it.
+        num_seeds: Number of seeds behind its accuracy, whoever's.
         top1_pct: Test accuracy.
         top1_std: Its standard deviation over the seeds; None below two.
         loss_pct: Accuracy lost against the dense network of the same seed, points.
@@ -36,6 +39,7 @@ class Standing:
     labels: dict[str, str]
     rank: int | None
     seeds: tuple[int, ...]
+    num_seeds: int
     top1_pct: float | None
     top1_std: float | None
     loss_pct: float | None
@@ -58,29 +62,30 @@ def standings(table: Table, *, scale: str, store: Store) -> list[Standing]:
     found: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
         found.setdefault((cell.row, cell.column), []).append(cell)
-    places = ranks(table, every)
-    return [_standing(table, row, found, places.get(row)) for row in table.rows]
+    places, part = ranks(table, every), ranked_part(every)
+    return [_standing(table, row, found, places.get(row), part) for row in table.rows]
 
 
-def _standing(table: Table, row: str, found: dict[tuple[str, str], list[Cell]], rank: int | None) -> Standing:
+def _standing(table: Table, row: str, found: dict[tuple[str, str], list[Cell]], rank: int | None, part: str) -> Standing:
     accuracy = found[row, "top1_pct"][0]
-    figures = {name: _mean(found[row, name]) for name in ("top1_pct", "loss_pct", "rate", "macs_rate", "stored_bytes", "latency_ms_p50")}
+    figures = {
+        name: _mean(found[row, name], part) for name in ("top1_pct", "loss_pct", "rate", "macs_rate", "stored_bytes", "latency_ms_p50")
+    }
     timed = found[row, "latency_ms_p50"]
     return Standing(
         row=row,
         labels=table.rows[row].labels,
         rank=rank,
         seeds=accuracy.seeds,
-        top1_std=accuracy.ours_std,
+        num_seeds=num_seeds(accuracy, part),
+        top1_std=accuracy.ours_std if part == "yours" else accuracy.shipped_std,
         **figures,
         device=timed[0].device if len(timed) == 1 else "",
-        epochs=_mean(found[row, "train/epochs"]),
+        epochs=_mean(found[row, "train/epochs"], part),
         note=table.rows[row].note,
     )
 
 
-def _mean(of: Sequence[Cell]) -> float | None:
-    """Return the mean of a column's only cell: one's own, else the shipped one; a measured column has several where settings differ."""
-    if len(of) != 1:
-        return None
-    return of[0].ours_mean if of[0].ours_mean is not None else of[0].shipped_mean
+def _mean(of: Sequence[Cell], part: str) -> float | None:
+    """Return the mean of a column's only cell, of one source; a measured column has several cells where settings differ."""
+    return value_of(of[0], part) if len(of) == 1 else None

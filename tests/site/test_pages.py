@@ -112,7 +112,7 @@ def test_a_comparison_shows_fronts_ranks_and_commands(site: Path) -> None:
         f"Accuracy against {cost}" for cost in ("rate", "multiply-adds", "bytes", "latency")
     ]
     assert "Pareto front (grey steps): ADMM-block-8x, ADMM-block-4x, ADMM-block-2x, dense." in text
-    assert '<th scope="row">ADMM, block</th><td>1.00</td><td>3</td>' in text
+    assert '<th scope="row">ADMM</th><td>1.00</td><td>6</td>' in text
     assert "rate; multiply-adds; bytes; latency" in text
     assert "ADMM-block-4x: top1_pct 91.50 ± 0.10 %, rate 4 x; n = 3" in text
     assert 'href="../runs/compare/methods/' + slug("ADMM-block-4x") + ".html#desk" in text

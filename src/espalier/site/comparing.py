@@ -9,7 +9,7 @@ from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
 from espalier.tables.points import front
-from espalier.tables.ranking import contestant, looks, ranked_part, ranks, value_of
+from espalier.tables.ranking import METHOD, contestant, looks, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
 COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
@@ -82,12 +82,10 @@ def _commands(table: Table, scale: str, evidence: Evidence) -> dict[str, list[st
 
 
 def _mean_ranks(table: Table, places: Mapping[str, int]) -> list[tuple[str, float, int]]:
-    """Return (contestant, mean rank, number of rows ranked), the best first."""
+    """Return (method, mean rank, number of rounds ranked), the best first. Rounds: see ``ranking.ranks``."""
     found: dict[str, list[int]] = {}
     for row, place in places.items():
-        name = contestant(table, row)
-        if name is not None:
-            found.setdefault(name, []).append(place)
+        found.setdefault(table.rows[row].labels.get(METHOD) or row, []).append(place)
     return sorted(((name, sum(each) / len(each), len(each)) for name, each in found.items()), key=lambda entry: entry[1])
 
 

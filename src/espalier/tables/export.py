@@ -202,7 +202,7 @@ def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
         lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
         if apart := not_comparable(cells):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
-    among = " among rows of the same asked rate" if table.contestants else ""
+    among = " among rows that differ in the method only" if table.contestants else ""
     if any(top for line in grid.figures for here in line for _, top in here):
         lines.append(f"Bold: the best of its column{among}, the dense baseline aside, never across sources or settings.")
     if any(title == RANK for title, _ in grid.heads):

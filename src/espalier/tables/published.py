@@ -17,12 +17,6 @@ from espalier.tables.reading import read_yaml
 from espalier.tables.schema import Claims, PaperFacts, Problem, Table
 
 COMPARISONS = "compare"  # the folder of comparisons, which counts among no papers
-_STORES: dict[Path, None] = {}  # stores that this process was told of, beside ESPALIER_STORE
-
-
-def look_in(store: Path) -> None:
-    """Find the comparisons of a store that ``ESPALIER_STORE`` does not name, too."""
-    _STORES[store.resolve()] = None
 
 
 def comparison_file(store: Path, name: str) -> Path:
@@ -53,13 +47,14 @@ class Paper:
 
     Args:
         folder: That folder.
+        store: Root of the store whose comparisons are meant, of the folder ``compare``; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
         ValueError: ``paper.yaml`` is malformed; the message gives file, line and key.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, store: Path | None = None) -> None:
+        self.folder, self.store = folder, store
         self.facts = _read_facts(folder / "paper.yaml", _stamp(folder / "paper.yaml"))
 
     @property
@@ -74,12 +69,12 @@ class Paper:
 
     @property
     def _files(self) -> dict[str, Path]:
-        """Return table -> file; a comparison that ships comes before one of a store."""
+        """Return table -> file; a comparison that ships comes before one of the store."""
         shipped = {path.stem: path for path in sorted((self.folder / "tables").glob("*.yaml"))}
         if self.name != COMPARISONS:
             return shipped
-        roots = dict.fromkeys([store_root().resolve(), *_STORES])
-        return {path.parent.name: path for root in roots for path in root.glob(f"{COMPARISONS}/*/table.yaml")} | shipped
+        root = store_root() if self.store is None else self.store
+        return {path.parent.name: path for path in root.resolve().glob(f"{COMPARISONS}/*/table.yaml")} | shipped
 
     def table(self, name: str) -> Table:
         """Return one table.
@@ -189,11 +184,12 @@ def _read_table(path: Path, stamp: int) -> Table:  # noqa: ARG001 (a changed fil
     return read_yaml(path, Table, problems)
 
 
-def papers(roots: Sequence[Path] | None = None) -> dict[str, Paper]:
+def papers(roots: Sequence[Path] | None = None, *, store: Path | None = None) -> dict[str, Paper]:
     """Return every paper by name.
 
     Args:
         roots: Folders that hold papers; None takes ``experiment_roots()``.
+        store: Where comparisons lie, see ``Paper``.
 
     Raises:
         ValueError: A ``paper.yaml`` is malformed, or two folders hold the same paper.
@@ -201,27 +197,27 @@ def papers(roots: Sequence[Path] | None = None) -> dict[str, Paper]:
     found: dict[str, Paper] = {}
     for root in experiment_roots() if roots is None else roots:
         for path in sorted(root.glob("*/paper.yaml")):
-            paper = Paper(path.parent)
+            paper = Paper(path.parent, store=store)
             if paper.name in found:
                 raise ValueError(f"paper {paper.name} lies in {found[paper.name].folder} and in {paper.folder}; rename one.")
             found[paper.name] = paper
     return found
 
 
-def paper(name: str, roots: Sequence[Path] | None = None) -> Paper:
-    """Return one paper.
+def paper(name: str, roots: Sequence[Path] | None = None, *, store: Path | None = None) -> Paper:
+    """Return one paper; see ``papers``.
 
     Raises:
         ValueError: There is no such paper; the message lists close names.
     """
-    known = papers(roots)
+    known = papers(roots, store=store)
     if name not in known:
         raise ValueError(f"no paper '{name}'; {did_you_mean(name, known)}.")
     return known[name]
 
 
-def table(name: str, roots: Sequence[Path] | None = None) -> Table:
-    """Return the table ``PAPER/TABLE``.
+def table(name: str, roots: Sequence[Path] | None = None, *, store: Path | None = None) -> Table:
+    """Return the table ``PAPER/TABLE``; see ``papers``.
 
     Raises:
         ValueError: The name has no slash, or there is no such paper or table; the message lists close names.
@@ -229,7 +225,7 @@ def table(name: str, roots: Sequence[Path] | None = None) -> Table:
     of, _, rest = name.partition("/")
     if not rest:
         raise ValueError(f"'{name}' names no table; write PAPER/TABLE, such as {of}/{_first_table(of, roots)}.")
-    return paper(of, roots).table(rest)
+    return paper(of, roots, store=store).table(rest)
 
 
 def _first_table(name: str, roots: Sequence[Path] | None) -> str:

@@ -12,8 +12,7 @@ from espalier.tables.layout import BETWEEN, place
 from espalier.tables.schema import Column, Table
 
 PARTS = ("published", "shipped", "yours")
-RATE = "rate"  # the label of a comparison's row that says the asked rate
-METHOD = "method"  # the key of a layout whose axis competes
+METHOD = "method"  # what competes: the label of a comparison's row, or the key of a layout
 
 Figure = tuple[str, str, str, str]  # row, column, part, setting
 
@@ -45,19 +44,39 @@ def value_of(cell: Cell, part: str) -> float | None:
 
 
 def ranks(table: Table, cells: Sequence[Cell]) -> dict[str, int]:
-    """Return each contestant's place by mean accuracy among the rows of the same asked rate, 1 the best; those that tie share one.
+    """Return each contestant's place by mean accuracy in its round, 1 the best; those that tie share one.
 
+    A round is the rows that differ in the method only: one constraint, one asked rate, for an asked rate means what its constraint counts.
+    Nobody has a place until every row of the round that can run has a figure, all of equally many seeds, nor where one alone can run.
     One's own records decide where there are any, else the shipped ones: the two are never ranked among each other.
     """
     title = next((name for name, column in table.columns.items() if _is_accuracy(column)), None)
     part = ranked_part(cells)
-    rounds: dict[str | None, list[tuple[str, float]]] = {}
+    rounds: dict[str, dict[str, tuple[float, int] | None]] = {}
+    for row in table.runnable:
+        if contestant(table, row) is not None:
+            rounds.setdefault(round_of(table, row), {})[row] = None
     for cell in cells:
         value = value_of(cell, part)
-        if cell.column == title and value is not None and contestant(table, cell.row) is not None:
+        if title is not None and cell.column == title and value is not None and contestant(table, cell.row) is not None:
             shown = float(mean_text(value, None, table.columns[title]).replace(",", ""))
-            rounds.setdefault(table.rows[cell.row].labels.get(RATE), []).append((cell.row, shown))
-    return {row: 1 + sum(other > value for _, other in entries) for entries in rounds.values() for row, value in entries}
+            rounds.setdefault(round_of(table, cell.row), {})[cell.row] = shown, num_seeds(cell, part)
+    places = {}
+    for entries in rounds.values():
+        figures = {row: figure for row, figure in entries.items() if figure is not None}
+        if len(figures) == len(entries) > 1 and len({num for _, num in figures.values()}) == 1:
+            places |= {row: 1 + sum(other > shown for other, _ in figures.values()) for row, (shown, _) in figures.items()}
+    return places
+
+
+def round_of(table: Table, row: str) -> str:
+    """Return what the rows of a comparison that differ from this one in the method only have in common, such as ``filter, 4x``."""
+    return BETWEEN.join(value for key, value in sorted(table.rows[row].labels.items()) if key != METHOD)
+
+
+def num_seeds(cell: Cell, part: str) -> int:
+    """Return the number of seeds behind one source's figure of a cell; 0 for a published one, which does not say."""
+    return {"published": 0, "shipped": cell.shipped_n, "yours": len(cell.seeds)}[part]
 
 
 def ranked_part(cells: Sequence[Cell]) -> str:
@@ -72,8 +91,8 @@ def _is_accuracy(column: Column) -> bool:
 def best(table: Table, cells: Sequence[Cell]) -> set[Figure]:
     """Return the best figures, all that tie: of each column, among the figures that compete there; none where only one does.
 
-    The dense baseline does not compete. In a comparison rows of one asked rate do; in a paper's grid the methods do: across a row where the
-    layout's columns name them, else down a column. A layout that names no rows lists figures of one network; none competes.
+    The dense baseline does not compete. In a comparison rows of one round do, see ``ranks``; in a paper's grid the methods do: across a row
+    where the layout's columns name them, else down a column. A layout that names no rows lists figures of one network; none competes.
     """
     rounds: dict[tuple[str, ...], list[tuple[Figure, float]]] = {}
     for cell in cells:
@@ -100,7 +119,7 @@ def _round(table: Table, cell: Cell) -> Iterator[str]:
     layout = table.layout
     if table.contestants:
         if contestant(table, cell.row) is not None:
-            yield table.rows[cell.row].labels.get(RATE, "")
+            yield round_of(table, cell.row)
     elif layout is None:
         yield ""
     elif layout.rows and cell.column in layout.value:

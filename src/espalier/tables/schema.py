@@ -149,6 +149,7 @@ class Table(Strict):
     Args:
         experiment: The file of ``conf/experiment`` that its rows start from; None takes ``PAPER/TABLE``.
         contestants: Labels that tell apart what is compared: rows that agree in them lie on one curve. Empty for a paper's table.
+        tuned: ``trials`` that each contestant of a comparison had, and the ``seed`` they ran at; empty where nothing was tuned.
     """
 
     paper: str
@@ -158,6 +159,7 @@ class Table(Strict):
     note: str = ""
     experiment: str | None = None
     contestants: list[str] = Field(default_factory=list)
+    tuned: dict[Literal["trials", "seed"], int] = Field(default_factory=dict)
     data: dict[Scale, str] = Field(default_factory=dict)
     model: dict[Scale, str] = Field(default_factory=dict)
     seeds: dict[Scale, list[int]] = Field(default_factory=dict)
