@@ -140,7 +140,7 @@ def test_trials_are_equally_many_and_validation_chooses(store_folder: Path) -> N
 def test_stores_do_not_see_each_others_comparisons(store_folder: Path, tmp_path: Path) -> None:
     first, second = Store(tmp_path / "a"), Store(tmp_path / "b")
     quick(name="mine", store=first)
-    found = quick(name="mine", store=second, rates=[2.0], overrides=["optimizers.train.lr=0.2"], jobs=2)  # another grid, other processes
+    found = quick(name="mine", store=second, rates=[2.0], overrides=["optimizers.train.lr=0.05"], jobs=2)  # another grid, other processes
     assert found.failed == {}
     for store, row in ((first, "admm-unstructured-4x"), (second, "admm-unstructured-2x")):
         assert (store.root / "compare" / "mine" / "table.yaml").is_file()

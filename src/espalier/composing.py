@@ -105,7 +105,7 @@ def register_rows(name: str, scale: str, *, store: Path | None = None) -> Table:
     if not published.runnable:
         others = ", ".join(f"{published.paper}/{other}" for other in paper(published.paper).rows)
         raise ValueError(f"{name} is quoted only, no row of it can be run; tables of {published.paper} that can: {others or 'none'}.")
-    store = ConfigStore.instance()
+    groups = ConfigStore.instance()
     for row, entry in published.runnable.items():
         defaults, values = _split(entry.overrides or [])
         defaults += [{"override /data": published.data_of(row, scale)}]
@@ -113,7 +113,7 @@ def register_rows(name: str, scale: str, *, store: Path | None = None) -> Table:
             defaults += [{"override /model": model}]
         values |= {"row": row} | ({} if published.experiment is None else {"paper": published.paper, "table": published.table})
         node = {"defaults": [*defaults, "_self_"], **values}
-        store.store(group=f"row/{published.paper}/{published.table}", name=row, package="_global_", node=node)
+        groups.store(group=f"row/{published.paper}/{published.table}", name=row, package="_global_", node=node)
     _REGISTERED[published.name] = standing
     return published
 

@@ -172,7 +172,7 @@ def planned(grid: Grid, *, scale: str) -> Contest:
             raise ValueError(f"{word} has no effect on any row; leave it out.")
     if not any(not entry.reason for entry in entries):
         raise ValueError(f"none of these pairings can be: {'; '.join(f'{entry.row}: {entry.reason}' for entry in entries)}")
-    alone = {each: _num_epochs(grid, ["recipe=train", *dense], each) for each in SCALES}
+    alone: dict[str, int] = {each: _num_epochs(grid, ["recipe=train", *dense], each) for each in SCALES}
     words = ["recipe=train", *grid.budget, *dense]
     return Contest(grid, words, entries, skipped, _same_epochs(grid, entries), alone, job.config["start"])
 

@@ -61,7 +61,7 @@ def ranks(table: Table, cells: Sequence[Cell]) -> dict[str, int]:
         if title is not None and cell.column == title and value is not None and contestant(table, cell.row) is not None:
             shown = float(mean_text(value, None, table.columns[title]).replace(",", ""))
             rounds.setdefault(round_of(table, cell.row), {})[cell.row] = shown, num_seeds(cell, part)
-    places = {}
+    places: dict[str, int] = {}
     for entries in rounds.values():
         figures = {row: figure for row, figure in entries.items() if figure is not None}
         if len(figures) == len(entries) > 1 and len({num for _, num in figures.values()}) == 1:
