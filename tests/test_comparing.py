@@ -194,6 +194,7 @@ def test_contestants_of_different_epochs_are_remarked(store_folder: Path) -> Non
         ([*WORDS[:5], "seed=x"], "seed=x is no seed"),
         ([*WORDS[:5], "scale=dsk"], "did you mean desk"),
         ([*WORDS[:5], "name=../mine"], "a name starts with a letter"),
+        ([*WORDS[:5], "jobs=0"], "at least one process runs"),
         ([*WORDS[:5], "tune=some"], "tune=some is no whole number"),
         ([*WORDS[:5], "rate=8"], "rate= is given 2 times"),
     ],

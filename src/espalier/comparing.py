@@ -10,7 +10,7 @@ from rich.console import Console
 
 from espalier.contest import EXPERIMENT, Contest, Entry, Grid, planned, tuned
 from espalier.contestants import contestant
-from espalier.executing import Ask, Outcome, carry_out
+from espalier.executing import Ask, Outcome, carry_out, check_jobs
 from espalier.files import write_over
 from espalier.record import Record, Store, digest
 from espalier.running import seeds_in, value_of, whole
@@ -122,6 +122,7 @@ def compare(
     place = store or Store()
     if seeds is not None and not seeds:
         raise ValueError("seeds=[] names nothing to run; leave it out, or name some.")
+    check_jobs(jobs)
     if tune < 0:
         raise ValueError(f"tune={tune}: the number of trials for each contestant; 0 takes the settings as they are.")
     beside = tuple(word for word in overrides if re.split(r"[.@=]", word.lstrip("+"))[0] in NO_PART)

@@ -68,6 +68,12 @@ class Outcome:
             )
 
 
+def check_jobs(jobs: int) -> None:
+    """Raise ``ValueError`` where no process would run."""
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
+
+
 def causes(failed: Mapping[str, str]) -> str:
     """Return which runs failed and why, as one text; a cause that several share is told once."""
     runs: dict[str, list[str]] = {}
@@ -101,8 +107,7 @@ def carry_out(
     Raises:
         ValueError: ``jobs`` is below 1, a job cannot be planned, or, as said above, a run failed.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
+    check_jobs(jobs)
     planned = [ask.planned(store) for ask in asks]
     found = [store.find(job.name) for job in planned]
     known_stale = stale_runs(record for record in found if record is not None)
