@@ -19,7 +19,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     git(folder, "init", "-q")
     (folder / "text").write_text("one\n\n\n\n")
-    (folder / "latin").write_bytes(b"caf\xe9\r\n")
+    (folder / "latin").write_bytes(b"na\xefve\r\n")
     (folder / "image").write_bytes(bytes(range(256)))
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "first")
