@@ -89,7 +89,7 @@ def test_a_network_of_linear_layers_skips_its_last_alone() -> None:
         ({"rates": []}, "constraint=filter has a rate; add rate="),
         ({"methods": []}, "method= names nothing"),
         ({"epochs": 0}, "epochs=0"),
-        ({"overrides": ["method.rho.begin=1"]}, "method.rho.start"),
+        ({"overrides": ["method.rho.stat=1"]}, "method.rho.start"),
         ({"overrides": ["method.rho.start=1,2"]}, "names several values.*-m"),
         ({"overrides": ["recipe=train"]}, "a comparison sets recipe itself"),
         ({"overrides": ["nonsense"]}, "'nonsense' is no key=value"),
