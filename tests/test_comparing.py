@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_a_table_copied_to_a_folder_of_experiments_reads_as_it_is(store_folder: 
     (home / "tables").mkdir(parents=True)
     (home / "tables" / "shipped.yaml").write_text((store_folder / "compare" / "shipped" / "table.yaml").read_text())
     facts = (paper("compare").folder / "paper.yaml").read_text()
-    (home / "paper.yaml").write_text(facts.replace('main_table: ""', "main_table: shipped"))
+    (home / "paper.yaml").write_text(re.sub(r"(?m)^main_table: .*$", "main_table: shipped", facts))
     read = paper("compare", [home.parent])
     assert read.table_names[0] == "shipped"
     assert read.table("shipped") == table("compare/shipped")

@@ -212,12 +212,12 @@ def test_two_of_the_same_run_at_once_leave_one_record(tmp_path: Path) -> None:
 def test_stale_runs_are_done_anew_when_asked_and_nothing_is_lost(
     store_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "own_net_under_test.py").write_text("from espalier.models import LeNet5 as Net\n")
+    (tmp_path / "own_net_going_stale.py").write_text("from espalier.models import LeNet5 as Net\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    words = ["budgets.smoke.train=1", "model._target_=own_net_under_test.Net"]
+    words = ["budgets.smoke.train=1", "model._target_=own_net_going_stale.Net"]
     (first,) = run(LENET5, rows=["dense"], overrides=words)
     assert run(LENET5, rows=["dense"], overrides=words, rerun="stale") == [first]
-    (tmp_path / "own_net_under_test.py").write_text("from espalier.models import LeNet5 as Net\nADDED = 1\n")
+    (tmp_path / "own_net_going_stale.py").write_text("from espalier.models import LeNet5 as Net\nADDED = 1\n")
     assert run(LENET5, rows=["dense"], overrides=words) == [first]
     (second,) = run(LENET5, rows=["dense"], overrides=words, rerun="stale")
     assert (second.name, second.steps) == (first.name, first.steps)
