@@ -114,6 +114,7 @@ def test_a_table_copied_to_a_folder_of_experiments_reads_as_it_is(store_folder: 
     assert read.table("shipped") == table("compare/shipped")
 
 
+@pytest.mark.slow
 def test_trials_are_equally_many_and_validation_chooses(store_folder: Path) -> None:
     found = quick(methods=["admm", "magnitude"], tune=2, name="tuned", seeds=[1])
     trials = [record for record in Store(store_folder).records() if record.table == "tuned-trials"]
@@ -138,6 +139,7 @@ def test_trials_are_equally_many_and_validation_chooses(store_folder: Path) -> N
         quick(methods=["admm", "magnitude"], name="tuned", seeds=[1])
 
 
+@pytest.mark.slow
 def test_stores_do_not_see_each_others_comparisons(store_folder: Path, tmp_path: Path) -> None:
     first, second = Store(tmp_path / "a"), Store(tmp_path / "b")
     quick(name="mine", store=first)
@@ -206,6 +208,7 @@ def test_words_that_say_nothing_run_nothing(store_folder: Path, words: Sequence[
     assert not list(store_folder.glob("compare/*"))
 
 
+@pytest.mark.slow
 def test_the_shell_prints_the_table_then_what_failed(store_folder: Path) -> None:
     line = [sys.executable, "-m", "espalier.cli", "compare", *WORDS, "optimizers.admm.lr=1e30"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
