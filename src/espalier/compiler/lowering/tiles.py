@@ -1,0 +1,49 @@
+"""Tiles of output pixels that a kernel keeps in registers: which shape, and where they lie.
+
+Ragged edges are covered by moving the last tile back over the one before it: some pixels are computed twice, none needs a mask.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of ``rows`` x ``columns`` output pixels of one D plane.
+
+    Args:
+        rows: Along H.
+        columns: Along W.
+    """
+
+    rows: int
+    columns: int
+
+    @property
+    def pixels(self) -> int:
+        """Return how many pixels it holds."""
+        return self.rows * self.columns
+
+    def counts(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return how many tiles cover D, H and W."""
+        depth, height, width = size
+        return depth, -(-height // self.rows), -(-width // self.columns)
+
+    def slots(self, size: tuple[int, int, int]) -> int:
+        """Return how many pixels are computed, overlaps counted twice."""
+        return math.prod(self.counts(size)) * self.pixels
+
+
+def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float) -> Tile:
+    """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them; ties go to the wider, then squarer.
+
+    Args:
+        size: D, H and W of the map.
+        most_pixels: What the registers hold.
+        overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
+    """
+    _, height, width = size
+    candidates = [
+        Tile(rows, columns) for rows in range(1, min(height, most_pixels) + 1) for columns in range(1, min(width, most_pixels // rows) + 1)
+    ]
+    return min(candidates, key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), abs(tile.rows - tile.columns)))
