@@ -34,6 +34,7 @@ OPS: dict[str, str] = {  # op -> its attributes, and constants behind a bar; ``a
     "layer_norm": "num_axes, eps | weight?, bias?",
     "group_norm": "groups, eps | weight?, bias?",
     "matmul": "",
+    "convert": "",  # from one layout to another; ``placing`` puts it in
 }
 UNARY = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "clamp", "exp", "sqrt", "neg", "abs")
 

@@ -116,13 +116,13 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     bias = torch.zeros(packed.num_blocks * packed.block_filters)
     bias[: len(layer.bias)] = layer.bias.detach()
     body = _function(layer, packed, choice, source, result, residual, isa)
-    arrays = {"start": packed.start, "entry": _offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
+    arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile.rows}x{tile.columns}"
     return Kernel("F", body, arrays, packed.executed * math.prod(result.size), detail)
 
 
-def _offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
+def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
     """Return the bytes from a pixel of the input to each entry's."""
     kernel = tuple(layer.weight.shape[2:])
     along = np.stack(np.unravel_index(packed.positions, kernel))
@@ -226,7 +226,7 @@ def _pixels(tile: Tile, steps: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def _split_by_filters(packed: Packed, source: Lines, result: Lines, tile: Tile) -> bool:
-    """Return whether threads share out filters rather than pixels: where the weights outweigh the map, each thread should read half of them."""
+    """Return whether threads share out filters, not pixels: where the weights outweigh the map, each thread should read half of them."""
     map_bytes = 4 * source.channels * math.prod(result.size)
     return packed.num_blocks > 1 and (packed.weights.nbytes > 2 * map_bytes or tile.slots(result.size) // tile.pixels < 4)
 

@@ -104,9 +104,7 @@ def _asm(loop: Loop) -> list[str]:
     pixels, vectors = range(len(loop.inputs)), range(loop.vectors)
     first_weight = len(loop.inputs) * loop.vectors
     broadcasts = (first_weight + loop.vectors, first_weight + loop.vectors + 1)
-    text: list[str] = []
-    for v in vectors:
-        text.append(f"vmovups {v * 64}(%[bias]), %%zmm{v}")
+    text = [f"vmovups {v * 64}(%[bias]), %%zmm{v}" for v in vectors]
     text += [f"vmovaps %%zmm{v}, %%zmm{pixel * loop.vectors + v}" for pixel in pixels if pixel for v in vectors]
     text += ["testq %[n], %[n]", "jz 2f", ".p2align 4", "1:", "movslq (%[entry]), %%rax", "addq %[x], %%rax", "addq $4, %[entry]"]
     turn = 0

@@ -35,7 +35,7 @@ class Tile:
 
 
 def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float) -> Tile:
-    """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them; ties go to the wider, then squarer.
+    """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them; ties go to the squarer.
 
     Args:
         size: D, H and W of the map.

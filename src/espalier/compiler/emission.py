@@ -1,0 +1,201 @@
+"""A program as C files and one blob of constants (the runtime's headers say what they may use)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from espalier.compiler.layouts import Map, Plain
+from espalier.compiler.lowering.kernel import NAME
+from espalier.compiler.program import Program, Step
+
+ALIGNED = 64  # bytes: each array of the blob begins at a multiple
+HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n\n'
+
+
+@dataclass
+class Blob:
+    """Constants one after the other; equal arrays are stored once."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    known: dict[tuple[str, bytes], int] = field(default_factory=dict)
+
+    def add(self, array: np.ndarray) -> int:
+        """Return the first byte of the array, which is appended where it is new."""
+        raw = np.ascontiguousarray(array).tobytes()
+        key = (array.dtype.str, raw) if len(raw) < 1 << 16 else (array.dtype.str, str(len(self.parts)).encode())
+        if key not in self.known:
+            self.known[key] = self.size
+            padded = raw + bytes(-len(raw) % ALIGNED) or bytes(ALIGNED)
+            self.parts.append(padded)
+            self.size += len(padded)
+        return self.known[key]
+
+    def bytes(self) -> bytes:
+        """Return all of it."""
+        return b"".join(self.parts)
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What the C compiler and the loader take.
+
+    Args:
+        files: File name -> text.
+        blob: Constants.
+        info: What the library says of itself.
+    """
+
+    files: Mapping[str, str]
+    blob: bytes
+    info: Mapping[str, object]
+
+
+def emitted(program: Program) -> Emitted:
+    """Return the C files of a program; equal kernels share one function."""
+    functions: dict[str, str] = {}
+    blob, files, calls, prototypes = Blob(), {}, [], []
+    for step in program.steps:
+        source = step.kernel.source
+        if source not in functions:
+            name = f"es_k{len(functions)}"
+            functions[source] = name
+            files[f"kernel_{len(functions) - 1}.c"] = HEADERS + '#include "network.h"\n\n' + source.replace(NAME, name)
+            prototypes.append(_prototype(step, name, program))
+        calls += _call(step, functions[source], program, blob)
+    info = _info(program)
+    files["network.h"] = _header(program, prototypes, blob.size, info)
+    files["network.c"] = _network(program, calls)
+    return Emitted(files, blob.bytes(), info)
+
+
+def _prototype(step: Step, name: str, program: Program) -> str:
+    del program
+    inputs = [f"const float *x{number}" for number in range(max(1, len(step.node.inputs)) if step.node.op != "constant" else 0)]
+    arrays = [f"const {_type(array)} *" for array in step.kernel.arrays.values()]
+    return f"void {name}({', '.join(['const struct es_context *c', 'int tid', *inputs, 'float *y', *arrays])});"
+
+
+def _type(array: np.ndarray) -> str:
+    return {"float32": "float", "int32": "int32_t"}[str(array.dtype)]
+
+
+def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
+    node = step.node
+    lines = []
+    if node.name in program.plan.zeroed:
+        lines.append(f"es_zero_border_{program.place(node.name)}_{_geometry(program, node.name)}(c, tid);")
+    if node.op == "input":
+        inputs = [f"c->inputs[{node['index']}]"]
+    else:
+        inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
+    arrays = [f"(const {_type(array)} *)(c->weights + {blob.add(array)})" for array in step.kernel.arrays.values()]
+    lines.append(f"{name}({', '.join(['c', 'tid', *inputs, f'c->arena + {program.place(node.name)}', *arrays])});")
+    lines.append("es_barrier(c->team, tid);")
+    return lines
+
+
+def _geometry(program: Program, name: str) -> int:
+    return program.layouts[name].floats
+
+
+def _border_functions(program: Program) -> list[str]:
+    """Return a function for each border that must be zeroed on every run: whole rows, then the ends of the others."""
+    made: dict[str, str] = {}
+    for step in program.steps:
+        if step.node.name not in program.plan.zeroed:
+            continue
+        layout = program.layouts[step.node.name]
+        assert isinstance(layout, Map)
+        name = f"es_zero_border_{program.place(step.node.name)}_{_geometry(program, step.node.name)}"
+        depth, height, width = layout.padded
+        (d0, _), (h0, _), (w0, w1) = layout.border
+        size_d, size_h, _ = layout.size
+        row, before, after = width * layout.line, w0 * layout.line, w1 * layout.line
+        made[name] = f"""static void {name}(const struct es_context *c, int tid)
+{{
+  int64_t begin, end;
+  es_split({layout.lines * depth * height}, tid, c->threads, &begin, &end);
+  for (int64_t i = begin; i < end; ++i) {{
+    float *row = c->arena + {program.place(step.node.name)} + i * {row};
+    const int64_t y = i % {height} - {h0}, z = i / {height} % {depth} - {d0};
+    if (y < 0 || y >= {size_h} || z < 0 || z >= {size_d}) memset(row, 0, {row} * sizeof(float));
+    else {{
+      memset(row, 0, {before} * sizeof(float));
+      memset(row + {row - after}, 0, {after} * sizeof(float));
+    }}
+  }}
+}}
+"""
+    return list(made.values())
+
+
+def _network(program: Program, calls: Sequence[str]) -> str:
+    outputs = []
+    for number, name in enumerate(program.graph.outputs):
+        layout = program.layouts[name]
+        assert isinstance(layout, Plain)
+        outputs += [
+            f"es_split({layout.floats}, tid, c->threads, &begin, &end);",
+            f"memcpy(c->outputs[{number}] + begin, c->arena + {program.place(name)} + begin, (size_t)(end - begin) * sizeof(float));",
+        ]
+    body = "\n".join(f"  {line}" for line in [*calls, *outputs])
+    borders = "\n".join(_border_functions(program))
+    return f"""{HEADERS}#include "network.h"
+
+/* The arena comes zeroed, which is what borders and the channels that fill a line want. */
+void es_load_zero(float *arena)
+{{
+  (void)arena;
+}}
+
+{borders}
+void es_run_thread(const struct es_context *c, int tid)
+{{
+  int64_t begin, end;
+{body}
+}}
+"""
+
+
+def _header(program: Program, prototypes: Sequence[str], blob_bytes: int, info: Mapping[str, object]) -> str:
+    graph = program.graph
+    text = json.dumps(info).replace("\\", "\\\\").replace('"', '\\"')
+    sizes_in = ", ".join(str(_floats(node.shape)) for node in graph.inputs)
+    sizes_out = ", ".join(str(_floats(graph[name].shape)) for name in graph.outputs)
+    return f"""#ifndef ESPALIER_NETWORK_H
+#define ESPALIER_NETWORK_H
+
+#include "espalier_runtime.h"
+
+#define ES_NUM_INPUTS {len(graph.inputs)}
+#define ES_NUM_OUTPUTS {len(graph.outputs)}
+#define ES_INPUT_FLOATS {{{sizes_in}}}
+#define ES_OUTPUT_FLOATS {{{sizes_out}}}
+#define ES_ARENA_FLOATS {program.plan.floats}
+#define ES_WEIGHTS_FLOATS {blob_bytes // 4}
+#define ES_INFO "{text}"
+
+void es_load_zero(float *arena);
+void es_run_thread(const struct es_context *c, int tid);
+
+{chr(10).join(prototypes)}
+
+#endif
+"""
+
+
+def _floats(shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _info(program: Program) -> dict[str, object]:
+    graph = program.graph
+    return {
+        "isa": program.isa.name,
+        "inputs": [list(node.shape) for node in graph.inputs],
+        "outputs": [list(graph[name].shape) for name in graph.outputs],
+        "arena_bytes": program.plan.floats * 4,
+    }

@@ -1,0 +1,82 @@
+"""Convolutions and linear layers of the graph, brought to the one form that template F computes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from espalier.compiler.graph import Graph, Node
+from espalier.compiler.isas import Isa
+from espalier.compiler.layouts import Layout, Plain, lines
+from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.vectors import lowered_vector
+
+Triple = tuple[int, int, int]
+
+
+def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
+    """Return the kernel of a convolution, groups included."""
+    weight, mask = _whole(node, graph)
+    layer = Convolution(
+        weight,
+        mask,
+        _bias(node, graph),
+        _three(node["stride"], 1),
+        _three([before for before, _ in node["padding"]], 0),
+        _three(node["dilation"], 1),
+        node.attributes.get("activation"),
+    )
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    return lowered(layer, lines(inputs[0]), lines(output), residual, isa)
+
+
+def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
+    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
+    weight = graph.constants[node.constants["weight"]]
+    mask = graph.mask(node)
+    filters, channels = weight.shape
+    layer = Convolution(
+        weight.reshape(filters, channels, 1, 1, 1),
+        None if mask is None else mask.reshape(filters, channels, 1, 1, 1),
+        _bias(node, graph),
+        (1, 1, 1),
+        (0, 0, 0),
+        (1, 1, 1),
+        node.attributes.get("activation"),
+    )
+    assert isinstance(output, Plain)
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    source, result = lines(inputs[0]), lines(output)
+    if result.size[2] == 1 or filters % isa.lanes:
+        return lowered_vector(layer, source, result, residual, isa)
+    return lowered(layer, source, result, residual, isa)
+
+
+def _whole(node: Node, graph: Graph) -> tuple[Tensor, Tensor | None]:
+    """Return weight and mask over all input channels, five axes; what lies outside its group is masked."""
+    weight, mask = graph.constants[node.constants["weight"]], graph.mask(node)
+    shape = (weight.shape[0], weight.shape[1], *(1,) * (5 - weight.ndim), *weight.shape[2:])
+    weight = weight.reshape(shape)
+    mask = None if mask is None else mask.reshape(shape)
+    groups = node["groups"]
+    if groups == 1:
+        return weight, mask
+    filters, channels = weight.shape[0] // groups, weight.shape[1]
+    whole = torch.zeros(weight.shape[0], channels * groups, *weight.shape[2:])
+    kept = torch.zeros(whole.shape, dtype=torch.bool)
+    for group in range(groups):
+        rows, columns = slice(group * filters, (group + 1) * filters), slice(group * channels, (group + 1) * channels)
+        whole[rows, columns] = weight[rows]
+        kept[rows, columns] = True if mask is None else mask[rows]
+    return whole, kept
+
+
+def _bias(node: Node, graph: Graph) -> Tensor:
+    bias = graph.constant(node, "bias")
+    return torch.zeros(node.shape[1 if node.op == "conv" else -1]) if bias is None else bias
+
+
+def _three(values: Sequence[int], filler: int) -> Triple:
+    depth, height, width = [filler] * (3 - len(values)) + list(values)
+    return depth, height, width
