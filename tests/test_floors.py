@@ -13,7 +13,7 @@ ROOT = Path(espalier.__file__).parent
 FLOORS = [
     {"constraints", "models", "metrics", "devices", "files", "progress"},
     {"record", "workload", "packing", "storage", "methods", "data", "training_cost"},
-    {"rewrites", "tasks"},
+    {"rewrites", "tasks", "compiler"},
     {"frames"},
     {"steps", "tables"},
     {"site"},

@@ -4,6 +4,7 @@ One MAC is one multiply-add. Operators without weights count none here.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,25 +64,47 @@ def workload(model: nn.Module, example: Tensor) -> Workload:
     """
     if example.shape[0] != 1:
         raise ValueError(f"the example holds {example.shape[0]} samples; counts are per sample, give a batch of one.")
-    training = model.training
-    model.eval()
-    try:
-        program = torch.export.export(model, (example,))
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
-        raise ValueError(f"torch.export cannot follow {type(model).__name__}: {str(error).splitlines()[0]}") from error
-    finally:
-        model.train(training)
-    named = program.graph_signature.inputs_to_parameters
+    program = exported(model, example)
+    found = operators(program, model)
     parameters = dict(model.named_parameters())
-    operators = tuple(_operator(node, named, parameters) for node in program.graph.nodes if node.op == "call_function")
-    weight_names = tuple(dict.fromkeys(operator.weight_name for operator in operators if operator.weight_name is not None))
+    weight_names = tuple(dict.fromkeys(operator.weight_name for operator in found if operator.weight_name is not None))
     return Workload(
-        operators,
+        found,
         sum(parameter.numel() for parameter in parameters.values()),
         weight_names,
         sum(parameters[name].numel() for name in weight_names),
         sum(int(parameters[name].count_nonzero()) for name in weight_names),
     )
+
+
+def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgram:
+    """Return what ``model`` computes in evaluation mode, without gradients; its modes are left as they are.
+
+    Args:
+        model: Any network that ``torch.export`` can follow.
+        examples: Its arguments; their shapes hold for the program.
+
+    Raises:
+        ValueError: The model cannot be exported.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attribute")  # caches that a model fills as it runs: they change no result
+            return torch.export.export(model, examples)
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
+        raise ValueError(f"torch.export cannot follow {type(model).__name__}: {str(error).splitlines()[0]}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:
+    """Return the operators of a program that ``exported`` made of ``model``."""
+    named = program.graph_signature.inputs_to_parameters
+    parameters = dict(model.named_parameters())
+    return tuple(_operator(node, named, parameters) for node in program.graph.nodes if node.op == "call_function")
 
 
 def uses(model: nn.Module, example: Tensor) -> dict[str, float]:

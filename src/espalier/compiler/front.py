@@ -1,0 +1,168 @@
+"""The front: a PyTorch model -> the compiler's graph, by way of ``torch.export``.
+
+The exported program is made functional first, so that writes in place are values like any other. What does not depend on the input
+(position tables, standardised weights) is computed here and becomes a constant.
+"""
+
+import operator
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx.node import map_arg
+
+from espalier.compiler.aten import BUILDERS
+from espalier.compiler.aten.building import Building, UnreadableError
+from espalier.compiler.graph import Graph, Node
+from espalier.compiler.masks import Found, detected_mask, frozen_masks
+from espalier.compiler.missing import Missing, MissingOperatorsError
+from espalier.constraints.assignment import Assignment
+from espalier.workload import exported, operators
+
+TORCH = str(Path(torch.__file__).parent)
+FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+CHECK = "aten._assert"  # starts the names of operators that only check
+
+
+def read_model(model: nn.Module, example: Tensor | tuple[Tensor, ...], *, frozen: Assignment | None = None) -> Graph:
+    """Return the graph of what ``model`` computes in evaluation mode.
+
+    Its constants share memory with the model's parameters and buffers where these are used as they are.
+
+    Args:
+        model: Any network that ``torch.export`` can follow.
+        example: Its argument, or a tuple of them; their shapes hold for the graph.
+        frozen: The checkpoint's frozen sets. None detects masks from the zeros of weights; the labels of their structures say so.
+
+    Raises:
+        MissingOperatorsError: The model holds operators that the compiler lacks; the message lists them all.
+        ValueError: The model cannot be exported, is not float32 on the CPU, or has weights outside their frozen sets.
+    """
+    examples = example if isinstance(example, tuple) else (example,)
+    if wrong := [f"{given.dtype} on {given.device}" for given in examples if (given.dtype, given.device.type) != (torch.float32, "cpu")]:
+        raise ValueError(f"the example is {', '.join(wrong)}; the compiler takes float32 on the CPU.")
+    found = None if frozen is None else frozen_masks(model, frozen)
+    program = exported(model, *examples)
+    with torch.no_grad():
+        reading = _Reading(program.run_decompositions({}))  # functional, its operators whole
+    if reading.missing:
+        raise MissingOperatorsError(type(model).__name__, reading.missing, operators(program, model))
+    return reading.graph(found)
+
+
+class _Reading:
+    """One pass over a functional program.
+
+    Args:
+        program: The program; every node of it is read.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.build = Building()
+        self.missing: list[Missing] = []
+        self.parameters: dict[str, Tensor] = {}
+        self.values: dict[fx.Node, Any] = {}  # a value, a tuple of them, or None
+        self.outputs: tuple[str, ...] = ()
+        signature = program.graph_signature
+        tensors = {**program.state_dict, **program.constants}
+        entries = {entry.arg.name: entry for entry in signature.input_specs}
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node, entries[node.name], tensors)
+            elif node.op == "get_attr":
+                held = getattr(program.graph_module, node.target, None)
+                self.values[node] = held.detach() if isinstance(held, Tensor) else held
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+        asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
+        given = [self.values[node] for node, wanted in zip(program.graph.output_node().args[0], asked, strict=True) if wanted]
+        self.outputs = tuple(self.build.node(value).name for value in given)
+
+    def graph(self, found: Mapping[str, Found] | None) -> Graph:
+        """Return what was read, with the masks found by parameter; None detects them."""
+        build = self.build
+        weights = dict.fromkeys(node.constants["weight"] for node in build.nodes if node.op in ("conv", "linear"))
+        if found is None:
+            masked = {key: detected_mask(build.constants[key]) for key in weights}
+        else:
+            names = {build.key(tensor): name for name, tensor in self.parameters.items() if build.holds(tensor)}
+            masked = {key: found.get(names.get(key, "")) for key in weights}
+        kept = {key: entry for key, entry in masked.items() if entry is not None}
+        masks = {key: mask for key, (mask, _) in kept.items()}
+        return Graph(tuple(build.nodes), self.outputs, build.constants, masks, {key: label for key, (_, label) in kept.items()}).pruned()
+
+    def _placeholder(self, node: fx.Node, entry: Any, tensors: Mapping[str, Any]) -> Any:
+        if entry.kind == InputKind.USER_INPUT:
+            self.build.at(_shapes(node), "", "")
+            return self.build.add("input", index=sum(known.op == "input" for known in self.build.nodes))
+        held = tensors.get(entry.target)
+        tensor = held.detach() if isinstance(held, Tensor) else held
+        if entry.kind == InputKind.PARAMETER and isinstance(tensor, Tensor):
+            self.parameters[entry.target] = tensor
+        return tensor
+
+    def _call(self, node: fx.Node) -> Any:
+        name = str(node.target)
+        if name.startswith(CHECK):
+            return None
+        stack = [*(node.meta.get("nn_module_stack") or {}).values()]
+        self.build.at(_shapes(node), stack[-1][0] if stack else "", _line(node))
+        try:
+            if node.target is operator.getitem:
+                return self._entry(node)
+            if not any(_depends(self.values[used]) for used in node.all_input_nodes):
+                return self._folded(node)
+            return self._built(node)
+        except UnreadableError as error:
+            self.missing.append(Missing(name, self.build.source, self.build.line, str(error)))
+            unknown = tuple(Node("unknown", "input", (), shape) for shape in self.build.shapes)
+            return unknown if isinstance(node.meta.get("val"), list | tuple) else next(iter(unknown), None)
+
+    def _entry(self, node: fx.Node) -> Any:
+        held, place = self.values[node.all_input_nodes[0]], node.args[1]
+        if isinstance(held, tuple | list) and isinstance(place, int) and place < len(held):
+            return held[place]
+        raise UnreadableError(f"result {place} of {node.all_input_nodes[0].target} is out of reach")
+
+    def _folded(self, node: fx.Node) -> Any:
+        """Return what a call gives that does not depend on the input."""
+        if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise UnreadableError("it draws at random" if isinstance(node.target, torch._ops.OpOverload) else "")
+        return node.target(*map_arg(node.args, self.values.__getitem__), **map_arg(node.kwargs, self.values.__getitem__))
+
+    def _built(self, node: fx.Node) -> Any:
+        """Return what a call gives that depends on the input, as its builder writes it."""
+        builder = BUILDERS.get(str(node.target))
+        if builder is None or not isinstance(node.target, torch._ops.OpOverload):
+            raise UnreadableError("")
+        dtypes = {value.dtype for value in _tensors(node)}
+        if dtypes - {torch.float32, torch.int64} or torch.float32 not in dtypes:
+            raise UnreadableError(f"it gives {', '.join(map(str, dtypes)) or 'no tensor'}")
+        given = dict(zip((argument.name for argument in node.target._schema.arguments), node.args, strict=False)) | node.kwargs
+        arguments = [given.get(argument.name, argument.default_value) for argument in node.target._schema.arguments]
+        return builder(self.build, *map_arg(arguments, self.values.__getitem__))
+
+
+def _tensors(node: fx.Node) -> list[Tensor]:
+    """Return what export knows of a call's results."""
+    value = node.meta.get("val")
+    return [entry for entry in (value if isinstance(value, list | tuple) else [value]) if isinstance(entry, Tensor)]
+
+
+def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(value.shape) for value in _tensors(node))
+
+
+def _depends(value: Any) -> bool:
+    """Return whether a value depends on the network's input."""
+    return isinstance(value, Node) or (isinstance(value, list | tuple) and any(map(_depends, value)))
+
+
+def _line(node: fx.Node) -> str:
+    """Return file and line of the call: the innermost frame outside PyTorch."""
+    frames = [(file, line) for file, line in FRAME.findall(node.meta.get("stack_trace") or "") if not file.startswith(TORCH)]
+    return ":".join(frames[-1]) if frames else ""
