@@ -47,17 +47,18 @@ class Editing:
         Args:
             value: The constant.
             like: Key of the one it comes from, whose mask and label it takes; None gives it none.
-            mask: Its mask, where that of ``like`` does not fit.
+            mask: Its mask, where that of ``like`` does not fit; one that keeps all is none.
         """
         number = len(self.constants)
         while f"c{number}" in self.constants:
             number += 1
         key = f"c{number}"
         self.constants[key] = value
-        if like in self.masks:
-            self.masks[key] = self.masks[like] if mask is None else mask
-        if like in self.structures:
-            self.structures[key] = self.structures[like]
+        mask = self.masks.get(like or "") if mask is None else mask
+        if mask is not None and not mask.all():
+            self.masks[key] = mask
+            if like in self.structures:
+                self.structures[key] = self.structures[like]
         return key
 
     def with_constants(self, node: Node, values: dict[str, Tensor]) -> Node:
