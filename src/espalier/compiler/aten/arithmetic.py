@@ -152,10 +152,10 @@ def divided(build: Building, x: Operand, y: Operand, rounding_mode: str | None =
 
 
 def mish(build: Building, x: Node) -> Node:
-    """Read ``x tanh(log(1 + e^x))`` as ``x (1 - 2 / ((1 + e^x)^2 + 1))``; x is held at 20 inside, where the fraction is 0 in float32."""
-    grown = binary(build, "add", unary(build, "exp", unary(build, "clamp", x, low=-math.inf, high=20.0)), 1.0)
-    fraction = binary(build, "div", 2.0, binary(build, "add", binary(build, "mul", grown, grown), 1.0))
-    return binary(build, "mul", x, binary(build, "sub", 1.0, fraction))
+    """Read ``x tanh(log(1 + e^x))`` as ``x n / (n + 2)`` with ``n = e^x (e^x + 2)``; the exponent stops at 20, where the fraction is 1."""
+    grown = unary(build, "exp", unary(build, "clamp", x, low=-math.inf, high=20.0))
+    n = binary(build, "mul", grown, binary(build, "add", grown, 2.0))
+    return binary(build, "mul", x, binary(build, "div", n, binary(build, "add", n, 2.0)))
 
 
 PLAIN = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "sigmoid", "tanh", "exp", "sqrt", "neg", "abs")

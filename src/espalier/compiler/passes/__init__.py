@@ -1,0 +1,40 @@
+"""Passes: pure functions graph -> graph, each of which leaves what the graph computes as it was."""
+
+from collections.abc import Callable
+
+from espalier.compiler.graph import Graph
+from espalier.compiler.passes.borders import fold_borders
+from espalier.compiler.passes.dead import remove_dead_channels
+from espalier.compiler.passes.fusion import fuse_activations, fuse_residuals
+from espalier.compiler.passes.identities import drop_identities, fold_constants
+from espalier.compiler.passes.row_order import group_rows
+from espalier.compiler.passes.scaling import fold_scales
+
+Pass = Callable[[Graph], Graph]
+Told = Callable[[str, Graph, Graph], None]
+
+PASSES: tuple[Pass, ...] = (
+    fold_constants,
+    drop_identities,
+    fold_scales,
+    fold_borders,
+    fuse_activations,
+    fuse_residuals,
+    remove_dead_channels,
+    group_rows,
+)
+
+
+def optimised(graph: Graph, *, told: Told | None = None) -> Graph:
+    """Return the graph after all passes, in order.
+
+    Args:
+        graph: As it was read.
+        told: Called behind each pass with its name and the graphs before and after it; ``difference`` prints them.
+    """
+    for function in PASSES:
+        after = function(graph)
+        if told is not None:
+            told(function.__name__, graph, after)
+        graph = after
+    return graph
