@@ -14,6 +14,24 @@ ALIGNED = 64  # bytes: each array of the blob begins at a multiple
 HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n\n'
 
 
+TICKS = """#ifdef ES_PROFILE /* a build of its own: seconds that each step took, barriers included, added up over runs; one handle at a time */
+#include <time.h>
+__attribute__((visibility("default"))) double es_step_seconds[NUM_STEPS];
+static double es_now(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+#define ES_TICK_START double tick = tid == 0 ? es_now() : 0.0
+#define ES_TICK(i) do { if (tid == 0) { const double now = es_now(); es_step_seconds[i] += now - tick; tick = now; } } while (0)
+#else
+#define ES_TICK_START
+#define ES_TICK(i)
+#endif
+"""
+
+
 @dataclass
 class Blob:
     """Constants one after the other; equal arrays are stored once."""
@@ -57,14 +75,14 @@ def emitted(program: Program) -> Emitted:
     """Return the C files of a program; equal kernels share one function."""
     functions: dict[str, str] = {}
     blob, files, calls, prototypes = Blob(), {}, [], []
-    for step in program.steps:
+    for number, step in enumerate(program.steps):
         source = step.kernel.source
         if source not in functions:
             name = f"es_k{len(functions)}"
             functions[source] = name
             files[f"kernel_{len(functions) - 1}.c"] = HEADERS + '#include "network.h"\n\n' + source.replace(NAME, name)
             prototypes.append(_prototype(step, name, program))
-        calls += _call(step, functions[source], program, blob)
+        calls += [*_call(step, functions[source], program, blob), f"ES_TICK({number});"]
     info = _info(program)
     files["network.h"] = _header(program, prototypes, blob.size, info)
     files["network.c"] = _network(program, calls)
@@ -141,7 +159,7 @@ def _network(program: Program, calls: Sequence[str]) -> str:
             f"es_split({layout.floats}, tid, c->threads, &begin, &end);",
             f"memcpy(c->outputs[{number}] + begin, c->arena + {program.place(name)} + begin, (size_t)(end - begin) * sizeof(float));",
         ]
-    body = "\n".join(f"  {line}" for line in [*calls, *outputs])
+    body = "\n".join(f"  {line}" for line in ["ES_TICK_START;", *calls, *outputs])
     borders = "\n".join(_border_functions(program))
     return f"""{HEADERS}#include "network.h"
 
@@ -151,6 +169,7 @@ void es_load_zero(float *arena)
   (void)arena;
 }}
 
+{TICKS.replace("NUM_STEPS", str(len(program.steps)))}
 {borders}
 void es_run_thread(const struct es_context *c, int tid)
 {{

@@ -101,7 +101,7 @@ def _layouts(graph: Graph, on_map: Mapping[str, bool]) -> dict[str, Layout]:
             found[node.name] = Plain(node.shape)
             continue
         few = node.op == "input" and node.shape[1] <= FEW_CHANNELS and all(_packs_few(reader) for reader in readers[node.name])
-        found[node.name] = map_of(node.shape, _border(node, readers[node.name], graph), FEW_CHANNELS if few else LINE)
+        found[node.name] = map_of(node.shape, _border(node, readers[node.name]), FEW_CHANNELS if few else LINE)
     return found
 
 
@@ -109,18 +109,15 @@ def _packs_few(reader: Node) -> bool:
     return reader.op == "conv" and reader["groups"] == 1
 
 
-def _border(node: Node, readers: list[Node], graph: Graph) -> Border:
+def _border(node: Node, readers: list[Node]) -> Border:
     """Return the zeros that the convolutions among ``readers`` want around the map."""
     border = [(0, 0)] * 3
     for reader in readers:
         if reader.op != "conv" or reader.inputs[0] != node.name:
             continue
-        kernel = graph.constants[reader.constants["weight"]].shape[2:]
-        rank = len(kernel)
+        rank = len(reader["padding"])
         for axis in range(rank):
-            before = reader["padding"][axis][0]
-            last = (reader.shape[2 + axis] - 1) * reader["stride"][axis] + (kernel[axis] - 1) * reader["dilation"][axis]
-            after = max(0, last - before - (node.shape[2 + axis] - 1))
+            before, after = reader["padding"][axis]
             place = 3 - rank + axis
             border[place] = (max(border[place][0], before), max(border[place][1], after))
     return border[0], border[1], border[2]
