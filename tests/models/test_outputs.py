@@ -1,4 +1,4 @@
-"""Outputs of every network at smoke width against tests/golden/models.json; to renew them: python tests/models/test_golden.py"""
+"""Outputs of every network at smoke width against tests/golden/models.json; to renew them: python tests/models/test_outputs.py"""
 
 import json
 from pathlib import Path
@@ -27,16 +27,20 @@ SMOKE = {
     "conv4_wide": 0.25,
     "convnet_cifar": 0.25,
     "mobilenetv2_cifar": 0.35,
+    "c3d": 0.125,
+    "r2plus1d_18": 0.125,
 }
+CLIPS = {"c3d": {"side": 32}, "r2plus1d_18": {}}  # networks that take clips, here of 16 frames of 32x32: what their configs change for it
 
 
 def figures(name: str) -> dict[str, object]:
-    """Return counts and logits of a freshly seeded network on one seeded image."""
-    settings = config(name, width=SMOKE[name])
+    """Return counts and logits of a freshly seeded network on one seeded image or clip."""
+    settings = config(name, width=SMOKE[name], **CLIPS.get(name, {}))
     torch.manual_seed(0)
     model = built(settings)
     side = 28 if name.startswith("lenet") else 32
-    image = torch.rand(1, int(str(settings["in_channels"])), side, side, generator=torch.Generator().manual_seed(1))
+    frames = [16] if name in CLIPS else []
+    image = torch.rand(1, int(str(settings["in_channels"])), *frames, side, side, generator=torch.Generator().manual_seed(1))
     work = workload(model, image)
     with torch.no_grad():
         logits = model.eval()(image).flatten()

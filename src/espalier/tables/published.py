@@ -235,11 +235,14 @@ def _first_table(name: str, roots: Sequence[Path] | None) -> str:
 def rate_file(name: str, roots: Sequence[Path] | None = None) -> Path:
     """Return the file of per-layer counts named ``PAPER/NAME``: ``experiments/PAPER/rates/NAME.yaml``.
 
+    A paper may have rate files before it has tables.
+
     Raises:
         ValueError: There is no such paper or file; the message lists close names.
     """
     of, _, rest = name.partition("/")
-    folder = paper(of, roots).folder / "rates"
+    folders = [root / of / "rates" for root in (experiment_roots() if roots is None else roots)]
+    folder = next((known for known in folders if of and known.is_dir()), None) or paper(of, roots).folder / "rates"
     path = folder / f"{rest}.yaml"
     if not path.is_file():
         known = [f"{of}/{other.stem}" for other in sorted(folder.glob("*.yaml"))]

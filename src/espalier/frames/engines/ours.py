@@ -1,0 +1,38 @@
+"""Our own compiler: sparse code for a pruned network, and dense code of the same generator for the same network."""
+
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+
+from espalier.frames.engines.engine import Precision, Run, installed
+
+COMPILER = "espalier.compiler"
+
+
+class Ours:
+    """Compiled C.
+
+    Args:
+        dense: Treat every weight as dense, the zeros that pruning left included.
+    """
+
+    precision: Precision = "fp32"
+
+    def __init__(self, *, dense: bool) -> None:
+        self.dense = dense
+        self.name = "espalier-dense" if dense else "espalier-sparse"
+
+    def version(self) -> str | None:
+        return installed("espalier")
+
+    def missing(self) -> str | None:
+        return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
+
+    def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
+        compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense)
+        return compiled
+
+
+def _compile_model() -> Any:
+    return getattr(import_module(COMPILER), "compile_model", None)
