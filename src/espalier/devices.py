@@ -33,15 +33,27 @@ def num_cores() -> int:
 
 def cpu() -> CpuDevice:
     """Return the CPU of this machine; detected, never assumed."""
+    facts = _facts()
+    name = " ".join(filter(None, [facts.get("model name") or platform.processor() or platform.machine(), _family(facts)]))
+    present = cpu_flags()
+    return CpuDevice(name, tuple(flag for flag in RELEVANT_FLAGS if flag in present), num_cores())
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return all instruction sets that the kernel lists for this CPU, by its names."""
+    facts = _facts()
+    return frozenset(facts.get("flags", facts.get("Features", "")).split())
+
+
+def _facts() -> dict[str, str]:
+    """Return what the kernel says of the first CPU."""
     facts: dict[str, str] = {}
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             facts.setdefault(key.strip(), value.strip())
-    present = set(facts.get("flags", facts.get("Features", "")).split())
-    name = " ".join(filter(None, [facts.get("model name") or platform.processor() or platform.machine(), _family(facts)]))
-    return CpuDevice(name, tuple(flag for flag in RELEVANT_FLAGS if flag in present), num_cores())
+    return facts
 
 
 def _family(facts: dict[str, str]) -> str:

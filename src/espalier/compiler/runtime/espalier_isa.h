@@ -1,0 +1,238 @@
+/* One vector type for every instruction set: the only file that knows which one is compiled for.
+ *
+ * The compiler's predefined macros choose it, hence its flags do: AVX-512 (16 floats), AVX2 with FMA (8), else 16-byte vectors (4), which
+ * are SSE2 on x86-64 and NEON on aarch64. Everything is static inline, and nothing calls libm.
+ *
+ * NaN: where a function takes one number, a NaN goes in and comes out. es_max and es_min keep a NaN of their first operand only, so write
+ * es_max(x, zero). Infinities give what the limit gives.
+ */
+#ifndef ESPALIER_ISA_H
+#define ESPALIER_ISA_H
+
+#include <stdint.h>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define ES_AVX512 1
+#define ES_LANES 16
+#define ES_ISA "avx512"
+#include <immintrin.h>
+#elif defined(__AVX2__) && defined(__FMA__)
+#define ES_AVX2 1
+#define ES_LANES 8
+#define ES_ISA "avx2"
+#include <immintrin.h>
+#else
+#define ES_GENERIC 1
+#define ES_LANES 4
+#define ES_ISA "generic"
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#endif
+
+#define ES_VECTOR_BYTES (4 * ES_LANES)
+
+typedef float es_v __attribute__((vector_size(ES_VECTOR_BYTES), may_alias));
+typedef int32_t es_i __attribute__((vector_size(ES_VECTOR_BYTES), may_alias));
+typedef uint32_t es_u __attribute__((vector_size(ES_VECTOR_BYTES), may_alias));
+typedef float es_v_anywhere __attribute__((vector_size(ES_VECTOR_BYTES), aligned(4), may_alias)); /* at any float's address */
+
+#define ES_INLINE static inline __attribute__((always_inline, unused))
+
+/* ---- Memory. es_load and es_store want an address that is a multiple of ES_VECTOR_BYTES. */
+
+ES_INLINE es_v es_load(const float *p) { return *(const es_v *)p; }
+ES_INLINE es_v es_loadu(const float *p) { return *(const es_v_anywhere *)p; }
+ES_INLINE void es_store(float *p, es_v x) { *(es_v *)p = x; }
+ES_INLINE void es_storeu(float *p, es_v x) { *(es_v_anywhere *)p = x; }
+
+ES_INLINE es_v es_splat(float x) {
+#if defined(ES_AVX512)
+    return _mm512_set1_ps(x);
+#elif defined(ES_AVX2)
+    return _mm256_set1_ps(x);
+#else
+    return (es_v){x, x, x, x};
+#endif
+}
+
+ES_INLINE es_v es_zero(void) { return (es_v){0.0f}; }
+
+#if defined(ES_AVX2)
+ES_INLINE __m256i es_first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+#endif
+
+/* The first n floats, 0 <= n <= ES_LANES, zeros behind them; nothing is read past them. */
+ES_INLINE es_v es_load_first(const float *p, int n) {
+#if defined(ES_AVX512)
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
+#elif defined(ES_AVX2)
+    return _mm256_maskload_ps(p, es_first(n));
+#else
+    es_v x = es_zero();
+    for (int lane = 0; lane < n; ++lane) x[lane] = p[lane];
+    return x;
+#endif
+}
+
+/* Writes the first n lanes, 0 <= n <= ES_LANES, and nothing past them. */
+ES_INLINE void es_store_first(float *p, es_v x, int n) {
+#if defined(ES_AVX512)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), x);
+#elif defined(ES_AVX2)
+    _mm256_maskstore_ps(p, es_first(n), x);
+#else
+    for (int lane = 0; lane < n; ++lane) p[lane] = x[lane];
+#endif
+}
+
+/* ---- Arithmetic. + - * / work on es_v as they do on float; so do < > ==, which give an es_i of all ones or all zeros a lane. */
+
+ES_INLINE es_v es_fma(es_v a, es_v b, es_v c) { return a * b + c; } /* one instruction under -ffp-contract=fast, where there is one */
+
+ES_INLINE es_v es_select(es_i where, es_v yes, es_v no) { return (es_v)((where & (es_i)yes) | (~where & (es_i)no)); }
+
+ES_INLINE es_v es_max(es_v a, es_v b) {
+#if defined(ES_AVX512)
+    return _mm512_max_ps(b, a); /* x86 gives its second operand where one is a NaN */
+#elif defined(ES_AVX2)
+    return _mm256_max_ps(b, a);
+#elif defined(__SSE2__)
+    return _mm_max_ps(b, a);
+#else
+    return es_select(b > a, b, a);
+#endif
+}
+
+ES_INLINE es_v es_min(es_v a, es_v b) {
+#if defined(ES_AVX512)
+    return _mm512_min_ps(b, a);
+#elif defined(ES_AVX2)
+    return _mm256_min_ps(b, a);
+#elif defined(__SSE2__)
+    return _mm_min_ps(b, a);
+#else
+    return es_select(b < a, b, a);
+#endif
+}
+
+ES_INLINE es_v es_clamp(es_v x, float low, float high) { return es_min(es_max(x, es_splat(low)), es_splat(high)); }
+ES_INLINE es_v es_abs(es_v x) { return (es_v)((es_i)x & 0x7fffffff); }
+ES_INLINE es_v es_copysign(es_v size, es_v sign) { return (es_v)(((es_i)size & 0x7fffffff) | ((es_i)sign & (int32_t)0x80000000)); }
+
+ES_INLINE es_v es_sqrt(es_v x) {
+#if defined(ES_AVX512)
+    return _mm512_sqrt_ps(x);
+#elif defined(ES_AVX2)
+    return _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+    return _mm_sqrt_ps(x);
+#elif defined(__aarch64__)
+    return (es_v)vsqrtq_f32((float32x4_t)x);
+#else
+    for (int lane = 0; lane < ES_LANES; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+    return x;
+#endif
+}
+
+/* ---- Over the lanes, in pairs, hence in the same order on every call. */
+
+ES_INLINE float es_sum(es_v x) {
+#if defined(ES_AVX512)
+    return _mm512_reduce_add_ps(x);
+#elif defined(ES_AVX2)
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#else
+    return (x[0] + x[2]) + (x[1] + x[3]);
+#endif
+}
+
+/* The largest lane; which is given where one is a NaN is left open. */
+ES_INLINE float es_max_lane(es_v x) {
+#if defined(ES_AVX512)
+    return _mm512_reduce_max_ps(x);
+#elif defined(ES_AVX2)
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+#else
+    float low = x[0] > x[1] ? x[0] : x[1], high = x[2] > x[3] ? x[2] : x[3];
+    return low > high ? low : high;
+#endif
+}
+
+/* ---- Functions. */
+
+/* 2^k * p(r), where x = k log(2) + r and |r| <= log(2)/2; relative error under 2e-7 wherever the result is a normal number. */
+ES_INLINE es_v es_exp(es_v x) {
+    const float to_nearest = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest whole number in the low bits */
+    x = es_clamp(x, -104.0f, 89.0f);      /* beyond these fp32 has only 0 and infinity, and so has what follows */
+    es_v shifted = es_fma(x, es_splat(1.44269504f), es_splat(to_nearest));
+    es_v k = shifted - to_nearest;
+    es_v r = es_fma(k, es_splat(-0.693359375f), x); /* log(2) in two parts; k times the first is exact */
+    r = es_fma(k, es_splat(2.12194440e-4f), r);
+    es_v p = es_splat(1.9875691500e-4f); /* Cephes, expf */
+    p = es_fma(p, r, es_splat(1.3981999507e-3f));
+    p = es_fma(p, r, es_splat(8.3334519073e-3f));
+    p = es_fma(p, r, es_splat(4.1665795894e-2f));
+    p = es_fma(p, r, es_splat(1.6666665459e-1f));
+    p = es_fma(p, r, es_splat(5.0000001201e-1f));
+    p = es_fma(p, r * r, r) + 1.0f;
+    es_i whole = (es_i)((es_u)shifted - 0x4b400000u); /* k as integers */
+    es_i half = whole >> 1;                           /* 2^k in two steps: k may be 128, or below the normal numbers */
+    es_v first = (es_v)((es_u)(half + 127) << 23);
+    es_v second = (es_v)((es_u)((es_u)whole - (es_u)half + 127u) << 23);
+    return p * first * second;
+}
+
+ES_INLINE es_v es_sigmoid(es_v x) { return 1.0f / (1.0f + es_exp(-x)); }
+
+/* A polynomial near zero, where the quotient would cancel; |x| = 0.625 parts them. */
+ES_INLINE es_v es_tanh(es_v x) {
+    es_v size = es_abs(x), square = x * x;
+    es_v p = es_splat(-5.70498872745e-3f); /* Cephes, tanhf */
+    p = es_fma(p, square, es_splat(2.06390887954e-2f));
+    p = es_fma(p, square, es_splat(-5.37397155531e-2f));
+    p = es_fma(p, square, es_splat(1.33314422036e-1f));
+    p = es_fma(p, square, es_splat(-3.33332819422e-1f));
+    es_v near_zero = es_fma(p * square, x, x);
+    es_v beyond = 1.0f - 2.0f / (es_exp(size + size) + 1.0f);
+    return es_select(size < 0.625f, near_zero, es_copysign(beyond, x));
+}
+
+/* erfc(|z|): exp(-z^2) times a polynomial without a constant in t = 1 / (1 + 0.3275911 |z|), fitted for |z| <= 10 to 1.4e-7 of it. */
+ES_INLINE es_v es_erfc_abs(es_v z) {
+    es_v t = 1.0f / es_fma(es_abs(z), es_splat(0.3275911f), es_splat(1.0f));
+    es_v p = es_splat(-0.140646293759346f);
+    p = es_fma(p, t, es_splat(0.49450621008872986f));
+    p = es_fma(p, t, es_splat(-0.4017721712589264f));
+    p = es_fma(p, t, es_splat(0.44901904463768005f));
+    p = es_fma(p, t, es_splat(0.027931950986385345f));
+    p = es_fma(p, t, es_splat(0.205034077167511f));
+    p = es_fma(p, t, es_splat(0.18088607490062714f));
+    p = es_fma(p, t, es_splat(0.18504123389720917f));
+    return p * t * es_exp(-(z * z));
+}
+
+ES_INLINE es_v es_erf(es_v x) { return es_copysign(1.0f - es_erfc_abs(x), x); }
+
+/* x P(normal <= x); for x < 0 the tail itself, so that nothing cancels. */
+ES_INLINE es_v es_gelu(es_v x) {
+    es_v tail = 0.5f * es_erfc_abs(x * 0.70710678f);
+    return x * es_select(x < 0.0f, tail, 1.0f - tail);
+}
+
+/* The approximation with tanh: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3). */
+ES_INLINE es_v es_gelu_tanh(es_v x) { return x * es_sigmoid(1.59576912f * es_fma(x * x * x, es_splat(0.044715f), x)); }
+
+ES_INLINE es_v es_silu(es_v x) { return x * es_sigmoid(x); }
+ES_INLINE es_v es_relu(es_v x) { return es_max(x, es_zero()); }
+ES_INLINE es_v es_relu6(es_v x) { return es_clamp(x, 0.0f, 6.0f); }
+ES_INLINE es_v es_hardsigmoid(es_v x) { return es_clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
+ES_INLINE es_v es_hardswish(es_v x) { return x * es_hardsigmoid(x); }
+
+#endif
