@@ -1,0 +1,131 @@
+"""Template DW: convolutions with one filter a channel, channels in the lanes (compiler spec, 4.3).
+
+A tile is several pixels of one row. For each row of the kernel its weights are loaded once, and each input pixel once, whichever pixels of
+the tile see it.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from espalier.compiler.graph import Graph, Node
+from espalier.compiler.isas import Isa
+from espalier.compiler.layouts import Layout, Map, map_of
+from espalier.compiler.lowering.functions import activated, keeps_zero
+from espalier.compiler.lowering.kernel import NAME, Kernel
+from espalier.compiler.lowering.loops import block, defined, function, signature
+from espalier.compiler.lowering.nests import stored
+from espalier.compiler.lowering.rows import Vectors, Window, cleared, maps, over_rows, place, result_row, vectors, window
+from espalier.compiler.lowering.tiles import best_tile
+
+MOST_PIXELS = 14  # of a tile: enough to hide the latency of two FMA units, and a divisor of what maps mostly measure
+MOST_TAPS = 7  # of a row of the kernel held in registers
+TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels
+
+
+def is_depthwise(node: Node, graph: Graph) -> bool:
+    """Return whether a convolution has one filter a channel."""
+    if node.op != "conv":
+        return False
+    filters, channels, *_ = graph.constants[node.constants["weight"]].shape
+    return bool(channels == 1 and filters == node["groups"])
+
+
+def lower_depthwise(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
+    """Return the kernel of a convolution with one filter a channel.
+
+    Raises:
+        ValueError: It is another convolution, a tensor of it is no map, or the input's border is narrower than its padding.
+    """
+    if not is_depthwise(node, graph):
+        raise ValueError(f"{node.name} is no depthwise convolution of multiplier 1: groups={node['groups']}. Template F takes it.")
+    source, *residuals, result = maps(node, *inputs, output)
+    weight, bias = graph.constants[node.constants["weight"]], graph.constant(node, "bias")
+    view = window(node, weight.shape[2:])
+    if any(
+        have < need for borders, wanted in zip(source.border, view.padding, strict=True) for have, need in zip(borders, wanted, strict=True)
+    ):
+        raise ValueError(f"{node.name} pads by {view.padding}; its input has a border of {source.border}.")
+    filters, taps = weight.shape[0], math.prod(view.kernel)
+    shape = (1, filters, 1)
+    arrays = {
+        "w": stored(weight.reshape(1, filters, taps), map_of((1, filters, taps), line=result.line)),
+        "bias": stored(torch.zeros(shape) if bias is None else bias.reshape(shape), map_of(shape, line=result.line)),
+    }
+    pixels = best_tile((1, 1, result.size[2]), most_pixels(isa, view), overhead=TILE_OVERHEAD).columns
+    tile = _tile(node, view, source, vectors(result, isa), pixels, has_residual=bool(residuals))
+    rows = _rows(node, view, source, residuals, result, vectors(result, isa), pixels)
+    text = function(signature(len(inputs), arrays), rows, [tile])
+    macs = filters * taps * math.prod(result.size)
+    return Kernel("DW", text, arrays, macs, f"{'x'.join(map(str, weight.shape[2:]))} tile={pixels}")
+
+
+def most_pixels(isa: Isa, view: Window) -> int:
+    """Return how many pixels a tile may hold: accumulators share the registers with a row of weights and one input."""
+    return min(MOST_PIXELS if isa.registers > 16 else MOST_PIXELS // 2, isa.registers - min(view.kernel[2], MOST_TAPS) - 1)
+
+
+def _tile(node: Node, view: Window, source: Map, line: Vectors, pixels: int, *, has_residual: bool) -> str:
+    """Return the C function of one tile."""
+    depth, height, width = view.kernel
+    step_z, step_row, _ = _steps(view, source)
+    accumulators = ", ".join(f"a{pixel} = {line.load('bias')}" for pixel in range(pixels))
+    inside = [f"const float *p = x + kz * {step_z} + ky * {step_row};"]
+    for first in range(0, width, MOST_TAPS):
+        inside += block("", _taps(view, line, pixels, range(first, min(first + MOST_TAPS, width))))
+    inside.append(f"w += {width * line.line};")
+    body = [
+        f"es_v {accumulators};",
+        *block(f"for (int kz = 0; kz < {depth}; ++kz)", block(f"for (int ky = 0; ky < {height}; ++ky)", inside)),
+    ]
+    for pixel in range(pixels):
+        added = f" + {line.load(f'r + {pixel * line.line}')}" if has_residual else ""
+        body.append(line.store(f"y + {pixel * line.line}", activated(f"a{pixel}{added}", node, node["activation"])))
+    residual = ", const float *r" if has_residual else ""
+    head = f"ES_INLINE void {NAME}_tile(const float *x, const float *w, const float *bias{residual}, float *y)"
+    return defined(head, body)
+
+
+def _taps(view: Window, line: Vectors, pixels: int, taps: Sequence[int]) -> list[str]:
+    """Return statements that add neighbouring taps of a row of the kernel to the pixels: each input is loaded once."""
+    _, _, stride = view.stride
+    _, _, dilation = view.dilation
+    seen: dict[int, list[str]] = {}  # input column -> what it adds to
+    for pixel in range(pixels):
+        for tap in taps:
+            seen.setdefault(pixel * stride + tap * dilation, []).append(f"a{pixel} += w{tap} * v;")
+    weights = [f"const es_v w{tap} = {line.load(f'w + {tap * line.line}')};" for tap in taps]
+    return weights + [
+        f"{{ const es_v v = {line.load(f'p + {column * line.line}')}; {' '.join(adds)} }}" for column, adds in sorted(seen.items())
+    ]
+
+
+def _steps(view: Window, source: Map) -> tuple[int, int, int]:
+    """Return the floats between the taps of a window."""
+    depth, height, width = (dilation * stride for dilation, stride in zip(view.dilation, source.strides, strict=True))
+    return depth, height, width
+
+
+def _rows(node: Node, view: Window, source: Map, residuals: Sequence[Map], result: Map, line: Vectors, pixels: int) -> list[str]:
+    """Return statements that take a thread's rows tile by tile; the last tile of a row is moved back over the one before it."""
+    _, _, width = result.size
+    depth, height, column = (stride * step for stride, step in zip(view.stride, source.strides, strict=True))
+    origin = source.origin - sum(before * step for before, step in zip(view.before, source.strides, strict=True))
+    weights = math.prod(view.kernel) * line.line
+    arguments = [f"from + column * {column} + lane", "weights + lane", f"bias + line * {line.line} + lane"]
+    rows = [
+        f"const float *from = x0 + {origin} + line * {source.line_stride} + z * {depth} + row * {height};",
+        f"const float *weights = w + line * {weights};",
+    ]
+    if residuals:
+        arguments.append(f"added + column * {line.line} + lane")
+        rows.append(f"const float *added = x1 + {place(residuals[0])};")
+    arguments.append(f"to + column * {line.line} + lane")
+    tile = line.over([f"{NAME}_tile({', '.join(arguments)});"])
+    if width > pixels:
+        columns = [f"const long column = first < {width - pixels} ? first : {width - pixels};", *tile]
+        loop = block(f"for (long first = 0; first < {width}; first += {pixels})", columns)
+    else:
+        loop = ["const long column = 0;", *tile]
+    return over_rows(result, [*rows, result_row(result), *loop, *cleared(result, keeps_zero=keeps_zero(node, node["activation"]))])

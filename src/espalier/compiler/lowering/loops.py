@@ -1,0 +1,122 @@
+"""The C text of nests: a function whose threads share the outer loops."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from espalier.compiler.lowering.kernel import NAME
+from espalier.compiler.lowering.nests import Nest, Run
+
+ENOUGH_TASKS = 64  # for threads to share evenly; further loops are not joined to the one that is shared
+
+Body = Callable[[Run, Sequence[str]], Sequence[str]]  # a run, and C expressions of where it begins in each tensor -> statements
+
+
+def signature(num_inputs: int, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the head of a kernel's function.
+
+    Args:
+        num_inputs: How many tensors it reads.
+        arrays: Its constants.
+    """
+    inputs = "".join(f"const float *x{number}, " for number in range(num_inputs))
+    constants = "".join(f", const {'float' if array.dtype == np.float32 else 'int32_t'} *{name}" for name, array in arrays.items())
+    return f"void {NAME}(const struct es_context *c, int tid, {inputs}float *y{constants})"
+
+
+def function(head: str, lines: Sequence[str], helpers: Sequence[str] = ()) -> str:
+    """Return the C text of a kernel, in whose function ``begin`` and ``end`` hold a thread's share.
+
+    Args:
+        head: Of the function.
+        lines: Its statements.
+        helpers: Functions that it calls.
+    """
+    text = ["#include <math.h>", "#include <string.h>", "", *helpers, defined(head, ["long begin, end;", *lines])]
+    return "\n".join(text)
+
+
+def defined(head: str, lines: Sequence[str]) -> str:
+    """Return a C function."""
+    return "\n".join([head, "{", *indented(lines), "}", ""])
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    """Return lines of C one level deeper."""
+    return [f"  {line}" if line else line for line in lines]
+
+
+def block(head: str, lines: Sequence[str]) -> list[str]:
+    """Return statements in braces behind ``head``, such as a loop's."""
+    return [f"{head} {{".lstrip(), *indented(lines), "}"]
+
+
+def zeroed(run: Run, at: Sequence[str]) -> list[str]:
+    """Return the statements that write zeros to a run of the result."""
+    if run.steps[-1] == 1:
+        return [f"memset({at[-1]}, 0, {run.size} * sizeof(float));"]
+    return [f"for (int i = 0; i < {run.size}; ++i) {element(at[-1], run.steps[-1])} = 0.0f;"]
+
+
+def walked(found: Sequence[Nest], tensors: Sequence[str], body: Body) -> list[str]:
+    """Return statements that visit every nest, each thread its part of each.
+
+    Args:
+        found: The nests.
+        tensors: Names of the pointers, the result's last.
+        body: Returns the statements of one run.
+    """
+    return [line for nest in found for line in _walked(nest, tensors, body)]
+
+
+def _walked(nest: Nest, tensors: Sequence[str], body: Body) -> list[str]:
+    axes = [(f"i{number}", axis) for number, axis in enumerate(nest.axes)]
+    enough = (n for n in range(len(axes)) if math.prod(axis.size for axis in nest.axes[:n]) >= ENOUGH_TASKS)
+    num_shared = next(enough, len(axes))
+    used = tensors[-1:] if all(run.fills for run in nest.runs) else tensors
+    inside = [_pointer(nest, name, tensors.index(name), is_result=name == tensors[-1]) for name in used]
+    for run in nest.runs:
+        inside += body(run, [_begin(f"{name}_run", run.starts[k] - nest.runs[0].starts[k]) for k, name in enumerate(tensors)])
+    for name, axis in reversed(axes[num_shared:]):
+        inside = block(f"for (long {name} = 0; {name} < {axis.size}; ++{name})", inside)
+    sizes = [axis.size for axis in nest.axes[:num_shared]]
+    indices = [f"const long {name} = {_index(sizes, number)};" for number, (name, _) in enumerate(axes[:num_shared])]
+    return [
+        f"es_split({math.prod(sizes)}, tid, c->threads, &begin, &end);",
+        *block("for (long t = begin; t < end; ++t)", [*indices, *inside]),
+    ]
+
+
+def _index(sizes: Sequence[int], number: int) -> str:
+    """Return the index of one of the loops that are joined to ``t``."""
+    behind = math.prod(sizes[number + 1 :])
+    quotient = "t" if behind == 1 else f"t / {behind}"
+    return quotient if number == 0 else f"{quotient} % {sizes[number]}"
+
+
+def _pointer(nest: Nest, name: str, tensor: int, *, is_result: bool) -> str:
+    """Return the declaration of the pointer to where the first run begins in a tensor."""
+    moves = [_times(f"i{number}", axis.steps[tensor]) for number, axis in enumerate(nest.axes) if axis.steps[tensor]]
+    place = " + ".join([_begin(name, nest.runs[0].starts[tensor]), *moves])
+    return f"{'' if is_result else 'const '}float *{name}_run = {place};"
+
+
+def _begin(pointer: str, floats: int) -> str:
+    return f"{pointer} + {floats}" if floats else pointer
+
+
+def _times(index: str, step: int) -> str:
+    return index if step == 1 else f"{index} * {step}"
+
+
+def element(place: str, step: int, index: str = "i") -> str:
+    """Return the C expression of an element of a run.
+
+    Args:
+        place: Where the run begins.
+        step: Floats between neighbours.
+        index: The element.
+    """
+    base = f"({place})" if " " in place else place
+    return f"{base}[{_times(index, step)}]" if step else f"{base}[0]"

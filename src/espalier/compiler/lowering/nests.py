@@ -1,0 +1,272 @@
+"""Loops over tensors in any layout: where each element lies, and the fewest loops that visit all of them.
+
+The place of an element is a sum of one term an axis, ``Access``. Along most axes neighbours are equally far apart; along the channels of a
+map they are so within a line. ``nests`` cuts such an axis into pieces along which every tensor has one distance, and gives loops over them:
+
+    tensors (1, 40, 7, 9)   map -> map of other borders        map -> row-major
+    full lines              2 lines x 7 rows, 144 floats each  2 lines x 7 rows x 16 lanes, 9 floats each
+    the last line           7 rows x 9 pixels, 8 floats each   7 rows x 8 lanes, 9 floats each
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from espalier.compiler.layouts import Layout, Map
+
+LONGEST_PERIOD = 64  # elements after which the pieces of an axis may repeat: lines of two maps out of step repeat after one line
+CHUNK = 1024  # floats of a task where a tensor is one run
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Channels that fill the last line of a map.
+
+    Args:
+        axis: The axis of channels.
+        start: Floats from the first channel to the first of them.
+        size: How many there are.
+    """
+
+    axis: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the elements of a tensor lie in its buffer.
+
+    Args:
+        start: Floats before the first element.
+        terms: For each axis what each index adds, in floats.
+        fill: What follows the last channel; None where nothing does.
+    """
+
+    start: int
+    terms: tuple[np.ndarray, ...]
+    fill: Fill | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the sizes of the axes."""
+        return tuple(len(term) for term in self.terms)
+
+    def places(self) -> np.ndarray:
+        """Return the floats before each element, an array of the tensor's shape."""
+        total = np.full(self.shape, self.start, np.int64)
+        for axis, term in enumerate(self.terms):
+            total += term.reshape([-1 if other == axis else 1 for other in range(len(self.terms))])
+        return total
+
+    def cut(self, axis: int, chosen: slice) -> "Access":
+        """Return part of the tensor; what fills the last line goes with the last channel."""
+        terms = [term[chosen] if other == axis else term for other, term in enumerate(self.terms)]
+        whole = self.fill is None or axis != self.fill.axis or np.array_equal(terms[axis][-1:], self.terms[axis][-1:])
+        return Access(self.start, tuple(terms), self.fill if whole else None)
+
+    def permuted(self, axes: Sequence[int]) -> "Access":
+        """Return the tensor with its axes in another order."""
+        fill = self.fill and replace(self.fill, axis=tuple(axes).index(self.fill.axis))
+        return Access(self.start, tuple(self.terms[axis] for axis in axes), fill)
+
+    def spread(self, shape: Sequence[int]) -> "Access":
+        """Return the tensor repeated to a shape, by PyTorch's rules of broadcasting."""
+        terms = (np.zeros(1, np.int64),) * (len(shape) - len(self.terms)) + self.terms
+        assert all(len(term) in (1, size) for term, size in zip(terms, shape, strict=True))
+        return Access(self.start, tuple(np.resize(term, size) for term, size in zip(terms, shape, strict=True)))
+
+    def filling(self) -> "Access":
+        """Return the channels that fill the last line, beside every pixel."""
+        assert self.fill is not None
+        channels = self.fill.start + np.arange(self.fill.size)
+        return Access(self.start, tuple(channels if axis == self.fill.axis else term for axis, term in enumerate(self.terms)))
+
+
+def access(layout: Layout, shape: Sequence[int], *, whole: bool = False) -> Access:
+    """Return where the elements of a tensor lie.
+
+    Args:
+        layout: Its layout.
+        shape: Its logical shape.
+        whole: Whether the channels that fill a map's last line count as channels.
+    """
+    if not isinstance(layout, Map):
+        assert tuple(shape) == layout.shape
+        return Access(0, tuple(np.arange(size) * stride for size, stride in zip(shape, layout.strides, strict=True)))
+    channels = layout.lines * layout.line if whole else layout.channels
+    channel = np.array([layout.channel(number) for number in range(channels)])
+    spatial = layout.strides[5 - len(shape) :]
+    terms = (np.zeros(1, np.int64), channel, *(np.arange(size) * stride for size, stride in zip(shape[2:], spatial, strict=True)))
+    rest = -channels % layout.line
+    return Access(layout.origin, terms, Fill(1, int(channel[-1]) + 1, rest) if rest else None)
+
+
+def stored(value: Tensor, layout: Layout) -> np.ndarray:
+    """Return a buffer of that layout that holds the tensor; zeros elsewhere."""
+    buffer = np.zeros(layout.floats, np.float32)
+    buffer[access(layout, value.shape).places()] = value.detach().numpy()
+    return buffer
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One loop.
+
+    Args:
+        size: How often it runs.
+        steps: Floats that each tensor moves on, the result last.
+    """
+
+    size: int
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Elements along the innermost axis.
+
+    Args:
+        size: How many.
+        starts: Floats before the first in each tensor, beside what the loops add; the result last.
+        steps: Floats between neighbours in each tensor.
+        fills: Whether they are no elements but the zeros of a last line, in the result only.
+    """
+
+    size: int
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+    fills: bool = False
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Loops, outermost first, around the runs that they share."""
+
+    axes: tuple[Axis, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Part of an axis along which every tensor has one distance, and how often such parts follow."""
+
+    repeated: Axis
+    run: Run
+
+
+def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
+    """Return loops that visit every element of the last tensor once, and beside it those of the others.
+
+    Args:
+        tensors: The operands, spread to one shape, and the result.
+        moves: Whether values are only moved: an operand that cannot be read in the result's order is then read line by line.
+    """
+    *_, result = tensors
+    if 0 in result.shape:
+        return []
+    if not result.shape:
+        return nests(*(tensor.spread((1,)) for tensor in tensors), moves=moves)
+    inner = _innermost(result)
+    pieces = [_pieces(np.stack(terms)) for terms in zip(*(tensor.terms for tensor in tensors), strict=True)]
+    if result.fill is not None:
+        zeros = (0,) * (len(tensors) - 1)
+        pieces[inner].append(_Piece(Axis(1, (*zeros, 0)), Run(result.fill.size, (*zeros, result.fill.start), (*zeros, 1), fills=True)))
+    found: list[Nest] = []
+    for outer in itertools.product(*(of_axis for axis, of_axis in enumerate(pieces) if axis != inner)):
+        starts = _added([tensor.start for tensor in tensors], *(piece.run.starts for piece in outer))
+        axes = [axis for piece in outer for axis in (piece.repeated, Axis(piece.run.size, piece.run.steps))]
+        for repeated, group in itertools.groupby(pieces[inner], key=lambda piece: piece.repeated):
+            runs = [replace(piece.run, starts=_added(starts, piece.run.starts)) for piece in group]
+            found += _chunked(_simplified([*axes, repeated], runs, moves=moves))
+    return found
+
+
+def _added(*vectors: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sum(terms) for terms in zip(*vectors, strict=True))
+
+
+def _innermost(result: Access) -> int:
+    """Return the axis along which neighbours lie closest: the channels of a map, the last axis of a plain tensor."""
+    if result.fill is not None:
+        return result.fill.axis
+    return min(range(len(result.terms)), key=lambda axis: (int(np.abs(np.diff(result.terms[axis])).min(initial=2**62)), -axis))
+
+
+def _pieces(terms: np.ndarray) -> list[_Piece]:
+    """Return an axis in pieces of one distance each; ``terms`` is ``(tensors, size)``."""
+    size = terms.shape[1]
+    period = next(
+        (
+            p
+            for p in range(1, min(size // 2, LONGEST_PERIOD) + 1)
+            if (terms[:, p:] - terms[:, :-p] == terms[:, p : p + 1] - terms[:, :1]).all()
+        ),
+        size,
+    )
+    steps = terms[:, period] - terms[:, 0] if period < size else terms[:, 0] * 0
+    count = size // period
+    if period == 1:
+        return [_Piece(Axis(1, _integers(steps * 0)), Run(size, _integers(terms[:, 0]), _integers(steps)))]
+    repeated = Axis(count, _integers(steps) if count > 1 else _integers(steps * 0))
+    pieces = [_Piece(repeated, run) for run in _runs(terms[:, :period])]
+    once = Axis(1, _integers(steps * 0))
+    return pieces + [_Piece(once, run) for run in _runs(terms[:, count * period :])]
+
+
+def _runs(terms: np.ndarray) -> list[Run]:
+    """Return the longest runs of one distance each, taken greedily."""
+    found, first, size = [], 0, terms.shape[1]
+    distances = np.diff(terms, axis=1)
+    while first < size:
+        last = first
+        while last + 1 < size and (distances[:, last] == distances[:, first]).all():
+            last += 1
+        steps = distances[:, first] if last > first else terms[:, 0] * 0 + 1
+        found.append(Run(last + 1 - first, _integers(terms[:, first]), _integers(steps)))
+        first = last + 1
+    return found
+
+
+def _integers(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _simplified(axes: list[Axis], runs: list[Run], *, moves: bool) -> Nest:
+    """Return the nest in the order of the result's memory, with loops that go on where another ends joined to it."""
+    axes = sorted((axis for axis in axes if axis.size > 1), key=lambda axis: -axis.steps[-1])
+    if len(runs) == 1:
+        run = runs[0]
+        joined = _joined([*axes, *([Axis(run.size, run.steps)] if run.size > 1 else [])])
+        if joined:
+            *axes, last = joined
+            runs = [replace(run, size=last.size, steps=last.steps)]
+    else:
+        axes = _joined(axes)
+    if moves and runs[0].steps[0] != 1:
+        axes.sort(key=lambda axis: axis.steps[0] == 1)
+    return Nest(tuple(axes), tuple(runs))
+
+
+def _joined(axes: list[Axis]) -> list[Axis]:
+    found: list[Axis] = []
+    for axis in axes:
+        if found and found[-1].steps == tuple(step * axis.size for step in axis.steps):
+            axis = Axis(found.pop().size * axis.size, axis.steps)
+        found.append(axis)
+    return found
+
+
+def _chunked(nest: Nest) -> list[Nest]:
+    """Return the nest; one that is a single long run as chunks that threads can share."""
+    if nest.axes or len(nest.runs) > 1 or nest.runs[0].size < 2 * CHUNK:
+        return [nest]
+    run = nest.runs[0]
+    count = run.size // CHUNK
+    chunks = Nest((Axis(count, tuple(step * CHUNK for step in run.steps)),), (replace(run, size=CHUNK),))
+    starts = _added(run.starts, [step * CHUNK * count for step in run.steps])
+    rest = run.size - CHUNK * count
+    return [chunks, Nest((), (replace(run, size=rest, starts=starts),))] if rest else [chunks]
