@@ -22,7 +22,7 @@ def lower(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph:
     elif node.op == "linear":
         function = lower_linear
     else:
-        function = LOWERINGS[node.op]
+        function = LOWERINGS["reshape" if node.op == "convert" else node.op]
     try:
         return function(node, inputs, output, isa, graph)
     except ValueError as error:

@@ -113,7 +113,7 @@ def _asm(loop: Loop) -> list[str]:
         for pixel in pixels:
             source = f"{(loop.inputs[pixel] + n) * 4}(%%rax)"
             if loop.vectors == 1:
-                text.append(f"vfmadd231ps {source}{{1to16}}, %%zmm{first_weight}, %%zmm{pixel}")
+                text.append(f"vfmadd231ps {source}%{{1to16%}}, %%zmm{first_weight}, %%zmm{pixel}")
                 continue
             text.append(f"vbroadcastss {source}, %%zmm{broadcasts[turn]}")
             text += [f"vfmadd231ps %%zmm{broadcasts[turn]}, %%zmm{first_weight + v}, %%zmm{pixel * loop.vectors + v}" for v in vectors]
