@@ -119,7 +119,7 @@ def _conv(draw: st.DrawFn, rank: int, x: Tensor, out: int, *, same: bool) -> nn.
 
 @torch.no_grad()
 def settle(model: nn.Module) -> None:
-    """Give batch norms statistics, and every vector that starts at one value or near zero other values, so that none goes untested."""
+    """Give batch norms statistics, and every parameter that starts at one value others, so that none goes untested."""
     generator = torch.Generator().manual_seed(1)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
@@ -127,8 +127,8 @@ def settle(model: nn.Module) -> None:
         if name.endswith("running_var"):
             buffer.copy_(torch.rand(buffer.shape, generator=generator) * 0.5 + 0.75)
     for parameter in model.parameters():
-        if parameter.ndim == 1 and parameter.numel() > 1 and parameter.std() == 0:
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.5 + 0.5 * (parameter[0] != 0))
+        if parameter.min() == parameter.max():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) * 0.5 + 0.5 * (parameter != 0))
 
 
 @torch.no_grad()

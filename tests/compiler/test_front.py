@@ -53,6 +53,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "unbind and stack": lambda x: torch.stack(x.unbind(1)[::-1], -1),
     "slices": lambda x: x[:, 1:, ::2, -3:] + x[:, :3, 0, None, 2:5] + x.narrow(1, 1, 3).select(3, 1).unsqueeze(-1)[:, :, :4],
     "expand and repeat": lambda x: x[:, :1].expand(-1, 4, -1, -1) + x[:, :2].repeat(1, 2, 1, 1),
+    "repeat each": lambda x: x[:, :2].repeat_interleave(2, 1).type_as(x) + x[..., :4].repeat_interleave(2, dim=-1),
     "pads": lambda x: F.pad(x, (1, 2, 0, 1), value=0.5) + F.pad(F.pad(x, (3, 3, 2, 2)), (-2, -1, -2, -1)),
     "views": lambda x: x.flatten(1).view(1, 8, 28).transpose(1, 2).unflatten(1, (7, 4)).permute(0, 2, 3, 1).squeeze(0).contiguous(),
     "roll": lambda x: x.roll((2, -3), (2, 3)),

@@ -98,3 +98,20 @@ def test_a_mean_over_one_value_moves_it() -> None:
     after = drop_identities(graph)
     assert ops(after) == ["reshape"]
     check_same(graph, after)
+
+
+def test_constants_in_a_row_are_one() -> None:
+    build, x = started(1, 3, 4)
+    y = x
+    for other in (torch.tensor(2.0), torch.arange(4.0), torch.arange(3.0).view(3, 1)):
+        y = build.add("binary", y, constants={"other": other}, function="mul", activation=None)
+    for activation in (None, "relu", None):
+        y = build.add("binary", y, constants={"other": torch.tensor(-1.0)}, function="add", activation=activation)
+    graph = finished(build, y)
+    after = drop_identities(graph)
+    assert [(node["function"], node["activation"]) for node in after if node.op == "binary"] == [
+        ("mul", None),
+        ("add", "relu"),
+        ("add", None),
+    ]
+    check_same(graph, after)

@@ -114,6 +114,17 @@ def repeat(build: Building, x: Value, times: Sequence[int]) -> Node:
     return node
 
 
+def repeat_each(build: Building, x: Node, times: int, axis: int | None = None, *settings: Any) -> Node:
+    """Read each entry of an axis repeated where it stands."""
+    del settings
+    if axis is None:
+        raise UnreadableError("it flattens")
+    axis = axis_of(axis, len(x.shape))
+    before, behind = x.shape[: axis + 1], x.shape[axis + 1 :]
+    apart = reshaped(build, x, (*before, 1, *behind))
+    return reshaped(build, build.add("expand", apart, shape=(*before, times, *behind)), build.shape)
+
+
 def pad(build: Building, x: Node, borders: Sequence[int], mode: str = "constant", value: float | None = None) -> Node:
     """Read a border of one value; ``borders`` counts from the last axis, and what is negative cuts."""
     if mode != "constant":
@@ -200,6 +211,7 @@ def pixel_shuffle(build: Building, x: Node, factor: int) -> Node:
 SAME = [
     *("dropout.default", "feature_dropout.default", "alpha_dropout.default", "contiguous.default", "clone.default", "alias.default"),
     *("detach.default", "lift_fresh_copy.default", "_to_copy.default", "to.dtype", "to.device", "to.dtype_layout", "to.other"),
+    "type_as.default",
 ]
 VIEWS = [
     *("view.default", "reshape.default", "_unsafe_view.default", "view_as.default", "reshape_as.default", "flatten.using_ints"),
@@ -223,6 +235,7 @@ SHAPES: dict[str, Callable[..., Result]] = {
     "aten.expand.default": expand,
     "aten.expand_as.default": expand,
     "aten.repeat.default": repeat,
+    "aten.repeat_interleave.self_int": repeat_each,
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": constant_pad,
     "aten.roll.default": roll,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.passes.editing import Editing
-from espalier.compiler.reference import value_of
+from espalier.compiler.reference import BINARY, value_of
 
 NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hardsigmoid", "exp", "sqrt", "abs")
 NEUTRAL = {"add": 0.0, "mul": 1.0}
@@ -33,7 +33,7 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Return the graph without nodes that give what they read; chains of ``reshape`` or ``permute`` become one."""
+    """Return the graph without nodes that give what they read; chains of one kind of move, or of constants added or multiplied, are one."""
     edit = Editing(graph)
     for node in graph:
         if node.inputs and _gives_its_input(edit, node):
@@ -88,10 +88,15 @@ def _gives_its_input(edit: Editing, node: Node) -> bool:
 
 
 def _merged(edit: Editing, node: Node) -> Node:
-    """Return the node with the one before it taken in, where both move values; what moves only axes of size 1 is a reshape."""
-    if not node.inputs or node.op not in ("reshape", "permute", "mean"):
+    """Return the node with the one before it taken in, where both move values or add, or multiply with, constants.
+
+    What moves only axes of size 1 is a reshape.
+    """
+    if not node.inputs or node.op not in ("reshape", "permute", "mean", "binary"):
         return node
     before = edit.node(node.inputs[0])
+    if node.op == "binary":
+        return _merged_constants(edit, node, before)
     if node.op == "mean":
         moves = all(before.shape[axis] == 1 for axis in node["axes"])
         return _reshape(node) if moves else node
@@ -104,6 +109,16 @@ def _merged(edit: Editing, node: Node) -> Node:
     if node.op == "reshape" and before.op == "reshape":
         node = replace(node, inputs=before.inputs)
     return node
+
+
+def _merged_constants(edit: Editing, node: Node, before: Node) -> Node:
+    function = node["function"]
+    alike = before.op == "binary" and before["function"] == function and not before["activation"]
+    if function not in ("add", "mul") or not alike or "other" not in node.constants or "other" not in before.constants:
+        return node
+    first, second = (edit.constants[each.constants["other"]] for each in (before, node))
+    other = BINARY[function](first.double(), second.double()).to(second.dtype)
+    return replace(node, inputs=before.inputs, constants={"other": edit.constant(other)})
 
 
 def _reshape(node: Node) -> Node:
