@@ -78,13 +78,16 @@ def _check(arrays: Sequence[Any], ports: Sequence[Port], side: str, verb: str) -
     if len(arrays) != len(ports):
         raise ValueError(f"the network {verb} {len(ports)} {side}s ({', '.join(map(str, ports))}); {len(arrays)} were passed.")
     for array, port in zip(arrays, ports, strict=True):
-        if not isinstance(array, Tensor | np.ndarray):
+        if isinstance(array, Tensor):
+            fits = array.dtype is torch.float32 and array.is_cpu
+        elif isinstance(array, np.ndarray):
+            fits = array.dtype == np.float32
+        else:
             raise ValueError(f"{side} {port.name} is a {type(array).__name__}; pass a tensor or a NumPy array of shape {port.shape}.")
-        device = array.device.type if isinstance(array, Tensor) else "cpu"
-        if device != "cpu" or array.dtype not in (torch.float32, np.float32):
-            kind = str(array.dtype).removeprefix("torch.")
+        if not fits:
+            kind, device = str(array.dtype).removeprefix("torch."), array.device.type if isinstance(array, Tensor) else "cpu"
             raise ValueError(f"{side} {port.name} is {kind} on {device}, the network computes in float32 on the cpu; convert it first.")
-        if tuple(array.shape) != port.shape:
+        if array.shape != port.shape:
             raise ValueError(
                 f"{side} {port.name} has shape {tuple(array.shape)}, the network was compiled for {port.shape}; {_way_out(array, port)}."
             )
