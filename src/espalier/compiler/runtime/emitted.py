@@ -1,7 +1,8 @@
 """The folder of one compiled network, and what its code says of itself.
 
 Beside the runtime's files it holds ``network.h``, ``network.c``, ``kernel_<n>.c`` and ``weights.bin``. ``ES_INFO``, a C string in
-``network.h``, is JSON: ``isa``, ``inputs`` and ``outputs`` (``name`` and ``shape`` each), and whatever else is worth knowing.
+``network.h``, is JSON: ``isa``, ``inputs`` and ``outputs`` (a shape each, or ``name`` and ``shape``), and whatever else is
+worth knowing.
 """
 
 import json
@@ -45,22 +46,29 @@ class Info:
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "Info":
         """Return what ``ES_INFO`` says; raises ``KeyError`` or ``TypeError`` where it lacks a part."""
-        return cls(str(facts["isa"]), _ports(facts["inputs"]), _ports(facts["outputs"]), facts)
+        return cls(str(facts["isa"]), _ports(facts["inputs"], "input"), _ports(facts["outputs"], "output"), facts)
 
 
-def _ports(facts: Sequence[Mapping[str, Any]]) -> tuple[Port, ...]:
-    return tuple(Port(str(port["name"]), tuple(map(int, port["shape"]))) for port in facts)
+def _ports(facts: Sequence[Any], side: str) -> tuple[Port, ...]:
+    """Return ports from names and shapes, or from bare shapes, which are numbered."""
+    named = [fact if isinstance(fact, Mapping) else {"name": f"{side}{number}", "shape": fact} for number, fact in enumerate(facts)]
+    return tuple(Port(str(port["name"]), tuple(map(int, port["shape"]))) for port in named)
 
 
 def emitted_info(folder: Path) -> Info:
-    """Return what the emitted C in ``folder`` says of its network, without compiling it.
+    """Return what the emitted C in ``folder`` says of its network, without compiling it; raises as ``info_of`` does."""
+    path = folder / HEADER
+    return info_of(path.read_text(encoding="utf-8") if path.exists() else "", str(folder))
+
+
+def info_of(header: str, where: str) -> Info:
+    """Return what a ``network.h`` says of its network.
 
     Raises:
-        ValueError: The folder holds no emitted C.
+        ValueError: It is none; the message says ``where`` it was sought.
     """
     try:
-        found = _INFO.search((folder / HEADER).read_text(encoding="utf-8"))
-        assert found is not None
-        return Info.of(json.loads(json.loads(found[1])))  # a C string of plain characters is a JSON string
-    except (OSError, AssertionError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds no emitted C: {HEADER} with a line '#define ES_INFO \"{{...}}\"' is missing there.") from error
+        found = _INFO.search(header)
+        return Info.of(json.loads(json.loads(found[1] if found else "")))  # a C string of plain characters is a JSON string
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where} holds no emitted C: {HEADER} with a line '#define ES_INFO \"{{...}}\"' is missing there.") from error
