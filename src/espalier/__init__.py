@@ -6,7 +6,8 @@ Python comes first: each verb of the shell is a thin layer over a function here.
   ``export``, ``plot``, ``report``, ``publish`` (to W&B), ``fetch``.
 - Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
-  ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
+  ``import_measurement``, ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
+- Compiled networks: ``export_c`` (as C that needs no Python).
 - Settings: ``explain`` (what a key of the config means).
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.explaining import explain
+    from espalier.exporting import export_c
+    from espalier.filing import import_measurement
     from espalier.interface import frozen, load, measure, project, prune, save, shrink
     from espalier.inventory import cells, claims, diff, export, find, layout, papers, plot, records, report, runs, table
     from espalier.keeping import clean, keep
@@ -40,9 +43,11 @@ HOMES = {
     "diff": "espalier.inventory",
     "explain": "espalier.explaining",
     "export": "espalier.inventory",
+    "export_c": "espalier.exporting",
     "fetch": "espalier.data.fetch",
     "find": "espalier.inventory",
     "frozen": "espalier.interface",
+    "import_measurement": "espalier.filing",
     "keep": "espalier.keeping",
     "layout": "espalier.inventory",
     "load": "espalier.interface",
@@ -75,9 +80,11 @@ __all__ = [
     "diff",
     "explain",
     "export",
+    "export_c",
     "fetch",
     "find",
     "frozen",
+    "import_measurement",
     "keep",
     "layout",
     "load",

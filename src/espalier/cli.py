@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -258,15 +258,45 @@ def measure(
     frame: Annotated[str, typer.Option(help="A file of conf/frame.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Threads PyTorch may use; default: the frame's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples a pass; default: the frame's.")] = None,
+    taken: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="A record that an exported network printed: file it, time nothing.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time finished runs again, here and now, from their packed checkpoints; each gets a measurement of its own.
 
     \b
     espalier measure 'progressive-admm/lenet5/*/desk/*' --threads 2
+
+    \b
+    # what the program of `espalier export` printed, on any machine
+    espalier measure --import record.json progressive-admm/lenet5/dense
     """
+    if taken is not None:
+        if len(names) != 1 or threads is not None or batch_size is not None or frame != "cpu":
+            raise ValueError("--import files one record beside one run, and times nothing: name that run, and no other option.")
+        found = espalier.import_measurement(taken, names[0])
+        answer(found, lambda: [printing.measurements_grid(found)], as_json=as_json)
+        return
     found = espalier.measure_runs(names, frame=frame, num_threads=threads, batch_size=batch_size, console=errors)
     answer(found, lambda: [printing.measurements_grid(found)], as_json=as_json)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A folder of emitted C.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or empty.")],
+    to: Annotated[Literal["c"], typer.Option(help="c: sources, weights, Makefile and a program that times the network.")] = "c",
+    as_json: AsJson = False,
+) -> None:
+    """Write a compiled network as a folder that builds with make, runs without Python and prints a measurement's record.
+
+    \b
+    espalier export compiled/ --to c --out standalone/
+    cd standalone && make && ./network 2 > record.json
+    """
+    folder = {"c": espalier.export_c}[to](source, out)
+    answer({"path": folder}, lambda: [f"build it: make -C {folder}, then {folder}/network THREADS"], as_json=as_json)
 
 
 @app.command()

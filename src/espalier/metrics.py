@@ -166,6 +166,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("latency_ms_p10", "ms", "measured", "lower", "10th percentile of one forward pass"),
     Metric("latency_ms_p50", "ms", "measured", "lower", "median of one forward pass"),
     Metric("latency_ms_p90", "ms", "measured", "lower", "90th percentile of one forward pass"),
+    Metric("fork_join_ns", "ns", "measured", "lower", "time in which all threads begin and end together, the longer of before and after"),
+    Metric("max_rel_error", "", "measured", "lower", "largest difference of an output from the wanted one / largest wanted one"),
     Metric(
         "check/largest_rise",
         "",

@@ -210,10 +210,14 @@ def _misaligned() -> int:
     return 1 + -(np.zeros(200, np.float32).ctypes.data // 4) % 16 % 2  # an odd number of floats behind any address
 
 
+SHARES = """
+#include "espalier_runtime.h"
+void es_t(int64_t n, int tid, int threads, int64_t *out) { es_split(n, tid, threads, out, out + 1); }
+"""
+
+
 def test_shares_are_contiguous_and_even(tmp_path: Path) -> None:
-    (tmp_path / "t.c").write_text(
-        '#include "espalier_runtime.h"\nvoid es_t(long n, int tid, int threads, long *out) { es_split(n, tid, threads, out, out + 1); }\n'
-    )
+    (tmp_path / "t.c").write_text(SHARES)
     from espalier.compiler.runtime.building import HERE
 
     compiler().call(["-std=gnu11", *toy.STRICT, f"-I{HERE}", "-fPIC", "-shared", "-o", "t.so", "t.c"], tmp_path, "t.c")
@@ -222,8 +226,8 @@ def test_shares_are_contiguous_and_even(tmp_path: Path) -> None:
         for threads in (1, 2, 3, 7):
             ends = []
             for tid in range(threads):
-                out = (ctypes.c_long * 2)()
-                library.es_t(ctypes.c_long(n), tid, threads, out)
+                out = (ctypes.c_int64 * 2)()
+                library.es_t(ctypes.c_int64(n), tid, threads, out)
                 ends.append((out[0], out[1]))
             assert [index for begin, end in ends for index in range(begin, end)] == list(range(n))
             assert max(end - begin for begin, end in ends) - min(end - begin for begin, end in ends) <= 1

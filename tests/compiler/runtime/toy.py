@@ -51,7 +51,7 @@ KERNEL_0 = """
 
 /* out = relu(scale * x) */
 void es_k0(const struct es_team *team, int tid, const float *x, const float *scale, float *out, long n) {
-    long i, end;
+    int64_t i, end;
     es_split(n, tid, team->threads, &i, &end);
     for (; i + ES_LANES <= end; i += ES_LANES) es_storeu(out + i, es_relu(es_loadu(scale + i) * es_loadu(x + i)));
     if (i < end) {
@@ -65,7 +65,7 @@ KERNEL_1 = """
 
 /* out[i] = in[n-1-i] + 1 */
 void es_k1(const struct es_team *team, int tid, const float *in, float *out, long n) {
-    long i, end;
+    int64_t i, end;
     es_split(n, tid, team->threads, &i, &end);
     for (; i < end; ++i) out[i] = in[n - 1 - i] + 1.0f;
 }

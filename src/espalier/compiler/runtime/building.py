@@ -95,7 +95,7 @@ def build(
         OSError: The cache cannot be written, or its disk is full; nothing is kept.
     """
     check_isa(isa)
-    texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SHIPPED} | _texts(sources)
+    texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SHIPPED} | emitted_texts(sources)
     every = (*FLAGS, *ISA_FLAGS[isa], *(SANITIZERS if sanitize else ()), *flags)
     recipe = Recipe(texts, isa, compiler(), every, openmp)
     root = cache or cache_folder()
@@ -109,9 +109,14 @@ def build(
     return entry / LIBRARY
 
 
-def _texts(sources: Mapping[str, str] | Path) -> dict[str, str]:
+def emitted_texts(sources: Mapping[str, str] | Path) -> dict[str, str]:
+    """Return file name -> text of emitted C, from a folder too; of a stand-alone one's, what is the library's.
+
+    Raises:
+        ValueError: A part is missing, or a file's name is none of ours.
+    """
     if isinstance(sources, Path):
-        files = [path for path in sorted(sources.glob("*.[ch]")) if path.name not in PROGRAM]
+        files = [path for path in sorted(sources.glob("*.[ch]")) if path.name not in (*PROGRAM, "espalier_facts.h")]
         sources = {path.name: path.read_text(encoding="utf-8") for path in files}
     if "network.c" not in sources or "network.h" not in sources:
         raise ValueError(f"emitted C consists of network.c, network.h and kernels; found {', '.join(sorted(sources)) or 'nothing'}.")

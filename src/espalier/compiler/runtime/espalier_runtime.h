@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define es_pause() __builtin_ia32_pause()
@@ -68,8 +69,8 @@ static inline __attribute__((unused)) void es_barrier(struct es_team *team, int 
 }
 
 /* Thread tid's share of n equal tasks, [*begin, *end): contiguous, sizes differ by one at most, the same in every layer. */
-static inline __attribute__((unused)) void es_split(long n, int tid, int threads, long *begin, long *end) {
-    const long each = n / threads, more = n % threads;
+static inline __attribute__((unused)) void es_split(int64_t n, int tid, int threads, int64_t *begin, int64_t *end) {
+    const int64_t each = n / threads, more = n % threads;
     *begin = tid * each + (tid < more ? tid : more);
     *end = *begin + each + (tid < more);
 }

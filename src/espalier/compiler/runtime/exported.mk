@@ -1,0 +1,25 @@
+# make              builds ./network: ./network [THREADS [RUNS]] checks the network and prints a measurement's record
+# make network.so   builds the library, which espalier.compiler's CompiledModel.from_folder loads
+# make SANITIZE=1   builds ./network with address and undefined-behaviour checks; make OPENMP=1 with OpenMP's threads (make clean first)
+CFLAGS = @FLAGS@
+OBJECTS = $(patsubst %.c,%.o,$(filter-out main.c espalier_record.c,$(wildcard *.c)))
+ifdef SANITIZE
+CFLAGS += @SANITIZERS@
+endif
+ifdef OPENMP
+CFLAGS += -fopenmp -DES_OPENMP
+endif
+
+network: main.o espalier_record.o $(OBJECTS)
+	$(CC) $(CFLAGS) -o $@ $^ -lm
+
+network.so: $(OBJECTS)
+	$(CC) $(CFLAGS) -shared -o $@ $^ -lm
+
+%.o: %.c $(wildcard *.h)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+clean:
+	rm -f *.o network network.so
+
+.PHONY: clean

@@ -1,0 +1,16 @@
+/* Checks the network against a stored sample, times it on random input and prints a measurement's record:
+ *     make && ./network [THREADS [RUNS]] > record.json && espalier measure --import record.json RUN */
+#include <stdlib.h>
+
+#include "espalier_record.h"
+
+int main(int count, char **words) {
+    const int threads = count > 1 ? atoi(words[1]) : 1, runs = count > 2 ? atoi(words[2]) : 200, warmup = 20;
+    struct es_session session;
+    double *times_ms = NULL;
+    if (es_begin(&session, words[0], threads) && es_check(&session)) times_ms = es_time(&session, warmup, runs);
+    if (times_ms != NULL) es_print_record(&session, times_ms, warmup, runs);
+    es_end(&session);
+    free(times_ms);
+    return times_ms == NULL ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,36 @@
+"""Measurements that were taken elsewhere: what an exported network printed is filed beside the run it came from."""
+
+from pathlib import Path
+
+from espalier.inventory import find
+from espalier.metrics import unknown
+from espalier.record import Measurement, Record, Store, parsed
+
+WAY_OUT = "Let the exported network write it anew: ./network THREADS > record.json."
+
+
+def import_measurement(path: str | Path, run: str | Record, *, store: Store | None = None) -> dict[str, Measurement]:
+    """File a measurement's record beside a run; return run -> measurement. One in the same setting takes the place of the first.
+
+    Args:
+        path: The record, as the program of an exported network prints it.
+        run: The run whose weights were timed: its name, or a beginning of it that fits no other.
+        store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
+
+    Raises:
+        ValueError: The file is missing or no such record, a figure has no name here, or other weights were timed than the run's.
+    """
+    place = store or Store()
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file. {WAY_OUT}")
+    measurement = parsed(Path(path), Measurement, str(path), way_out=WAY_OUT)
+    if names := unknown(measurement.metrics):
+        raise ValueError(f"{path} has figures that espalier does not know: {', '.join(names)}. {WAY_OUT}")
+    record = find(run, place) if isinstance(run, str) else run
+    if (measurement.checkpoint, measurement.weights) != (record.checkpoint, "trained"):
+        raise ValueError(
+            f"{path} timed {measurement.weights} weights of digest {measurement.checkpoint[:12]}, {record.name} has trained ones of "
+            f"{str(record.checkpoint)[:12]}: name the run that was exported, or export this one."
+        )
+    place.add_measurement(record.name, measurement)
+    return {record.name: measurement}

@@ -1,0 +1,191 @@
+"""Stand-alone folders: they build with make, check themselves, and print the record that espalier reads."""
+
+import ctypes
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+import espalier
+from espalier.compiler.runtime import exporting
+from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
+from espalier.compiler.runtime.loading import CompiledModel
+from espalier.compiler.runtime.toolchain import ARITHMETIC
+from espalier.compiler.runtime.weights import write_weights
+from espalier.devices import cpu
+from espalier.metrics import unknown
+from espalier.record import Measurement
+
+ORIGIN = Origin("f" * 64)
+
+
+def blob() -> np.ndarray:
+    return toy.weights().view(np.uint8)
+
+
+def reference(off: float = 0.0) -> Reference:
+    inputs = toy.inputs()
+    outputs = [output.copy() for output in toy.expected(*inputs)]
+    outputs[0][0, 0] += off
+    return Reference(inputs, outputs)
+
+
+def written(out: Path, off: float = 0.0, isa: str = "generic") -> Path:
+    return write_standalone(out, toy.sources(isa), blob(), ORIGIN, reference(off))
+
+
+def make(folder: Path, *words: str) -> None:
+    done = subprocess.run(["make", "-s", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([folder / "network", *words], capture_output=True, text=True, check=False, cwd="/", timeout=300)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_builds_with_make_and_prints_a_record(tmp_path: Path, isa: str, threads: int) -> None:
+    folder = written(tmp_path / "out", isa=isa)
+    make(folder)
+    done = call(folder, str(threads), "100")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    record = Measurement.model_validate_json(done.stdout)
+    assert (record.checkpoint, record.weights, record.frame, record.kind) == ("f" * 64, "trained", "compiled_cpu", "measured")
+    assert (record.engine, record.precision, record.batch_size, record.num_threads) == ("espalier-sparse", "fp32", 2, threads)
+    assert (record.num_warmup, record.num_runs, record.device) == (20, 100, cpu().name)
+    assert record.metrics.keys() == {"latency_ms_p10", "latency_ms_p50", "latency_ms_p90", "fork_join_ns", "max_rel_error"}
+    assert 0 < record.metrics["latency_ms_p10"] <= record.metrics["latency_ms_p50"] <= record.metrics["latency_ms_p90"]
+    assert record.metrics["fork_join_ns"] > 0
+    assert 0 <= record.metrics["max_rel_error"] < 1e-6
+    assert record.versions.keys() == {"espalier", "cc"}
+    assert record.started.endswith("+00:00")
+    assert unknown(record.metrics) == []
+
+
+def test_our_c_has_no_warnings_and_the_program_is_short(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out")
+    make(folder, f"CFLAGS={' '.join([*ARITHMETIC, *toy.STRICT, '-pthread', '-fPIC'])}", "network", "network.so")
+    body = (folder / "main.c").read_text().split("int main")[1]
+    assert body.count("\n") <= 20
+    with CompiledModel.from_folder(folder, num_threads=2) as model:
+        assert np.array_equal(model(*toy.inputs())[0], toy.expected(*toy.inputs())[0])
+
+
+@pytest.mark.parametrize("switch", ["SANITIZE=1", "OPENMP=1"])
+def test_the_makefile_has_switches(tmp_path: Path, switch: str) -> None:
+    folder = written(tmp_path / "out")
+    make(folder, switch)
+    assert call(folder, "2", "20").returncode == 0
+
+
+def test_wrong_outputs_are_no_measurement(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out", off=0.1)
+    make(folder)
+    done = call(folder)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "of the largest stored one; at most 0.0001 is right" in done.stderr
+
+
+def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out")
+    make(folder)
+    reference, weights = (folder / "reference.bin").read_bytes(), (folder / "weights.bin").read_bytes()
+    for name, content, said in [
+        ("reference.bin", reference[:-4], "reference.bin: too short"),
+        ("reference.bin", None, "reference.bin: No such file"),
+        ("weights.bin", weights[:100] + b"?" + weights[101:], "weights.bin: damaged"),
+        ("weights.bin", weights[:-1], "weights.bin: damaged"),
+        ("weights.bin", b"x", "no weights file"),
+        ("weights.bin", None, "weights.bin: No such file"),
+    ]:
+        path = folder / name
+        kept = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        done = call(folder)
+        assert done.returncode == 1
+        assert said in done.stderr
+        path.write_bytes(kept)
+    done = call(folder, "0")
+    assert done.returncode == 1
+    assert "0 threads asked for" in done.stderr
+
+
+SHOWN = """
+__attribute__((visibility("default"))) double es_t(const double *times, int n, int k) { return tenth(times, n, k); }
+"""
+
+
+def test_percentiles_are_those_of_python(tmp_path: Path) -> None:
+    """The program's own function, called with known times."""
+    folder = written(tmp_path / "out")
+    text = (folder / "espalier_record.c").read_text()
+    (folder / "espalier_record.c").write_text(text + SHOWN)
+    make(folder, "espalier_record.o", "network.so")
+    objects = [path.name for path in folder.glob("*.o") if path.name != "main.o"]
+    subprocess.run(["cc", "-shared", "-o", "t.so", *objects, "-pthread", "-lm"], cwd=folder, check=True)
+    tenth = ctypes.CDLL(str(folder / "t.so")).es_t
+    tenth.restype = ctypes.c_double
+    for count in (2, 3, 10, 11, 200):
+        times = sorted(np.random.default_rng(count).random(count).tolist())
+        cuts = statistics.quantiles(times, n=10)
+        for k in (1, 9):
+            assert tenth((ctypes.c_double * count)(*times), count, k) == pytest.approx(cuts[k - 1], rel=1e-12)
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (written(out) / "notes").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
+        written(out)
+    with pytest.raises(OSError, match=r"No space left on device; nothing was left behind"):
+        write_standalone(small_disk / "out", {**toy.sources(), "kernel_9.c": " " * 70_000}, blob(), ORIGIN, reference())
+    assert list(small_disk.iterdir()) == []
+    with pytest.raises(ValueError, match=r"the reference's inputs have shapes \[\(2, 37\)\], the network's \[\(2, 37\), \(1, 5\)\]"):
+        write_standalone(tmp_path / "b", toy.sources(), blob(), ORIGIN, Reference(reference().inputs[:1], reference().outputs))
+    with pytest.raises(ValueError, match="cannot stand in a record"):
+        write_standalone(tmp_path / "b", toy.sources(), blob(), Origin('"; system("'), reference())
+    assert not (tmp_path / "b").exists()
+    assert exporting.MAKEFILE in [path.name for path in out.iterdir()]
+
+
+@pytest.fixture
+def emitted(tmp_path: Path) -> Path:
+    folder = tmp_path / "emitted"
+    folder.mkdir()
+    for name, text in toy.sources().items():
+        (folder / name).write_text(text)
+    write_weights(folder / "weights.bin", blob())
+    return folder
+
+
+def test_a_folder_of_emitted_c_is_exported(emitted: Path, tmp_path: Path) -> None:
+    folder = espalier.export_c(emitted, tmp_path / "out")
+    make(folder)
+    record = json.loads(call(folder).stdout)
+    assert record["weights"] == "random"
+    assert len(record["checkpoint"]) == 64
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 37, generator=generator).numpy(), torch.randn(1, 5, generator=generator).numpy()
+    stored = np.fromfile(folder / "reference.bin", "<f4")
+    assert np.array_equal(stored[79 : 79 + 74], toy.expected(x, y)[0].ravel())
+    with pytest.raises(ValueError, match=r"is no folder of emitted C: it lacks network\.h"):
+        espalier.export_c(tmp_path, tmp_path / "other")
+
+
+def test_the_shell_exports(emitted: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "espalier.cli", "export", str(emitted), "--to", "c", "--out", str(tmp_path / "out")]
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"path": str(tmp_path / "out")}
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "exists and is not an empty folder" in done.stderr
