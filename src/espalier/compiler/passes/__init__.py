@@ -1,6 +1,6 @@
 """Passes: pure functions graph -> graph, each of which leaves what the graph computes as it was."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from espalier.compiler.graph import Graph
 from espalier.compiler.passes.borders import fold_borders
@@ -25,14 +25,18 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def optimised(graph: Graph, *, told: Told | None = None) -> Graph:
+DENSE_PASSES: tuple[Pass, ...] = tuple(one for one in PASSES if one not in (remove_dead_channels, group_rows))  # zeros are weights, too
+
+
+def optimised(graph: Graph, *, passes: Iterable[Pass] = PASSES, told: Told | None = None) -> Graph:
     """Return the graph after all passes, in order.
 
     Args:
         graph: As it was read.
+        passes: Those to run.
         told: Called behind each pass with its name and the graphs before and after it; ``difference`` prints them.
     """
-    for function in PASSES:
+    for function in passes:
         after = function(graph)
         if told is not None:
             told(function.__name__, graph, after)
