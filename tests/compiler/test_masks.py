@@ -110,3 +110,20 @@ def test_a_mask_of_another_model_is_refused() -> None:
     frozen = Assignment([((Target("0.weight"),), Support({Target("0.weight"): torch.ones(3, 3, dtype=torch.bool)}, "unstructured"))])
     with pytest.raises(ValueError, match=r"mask of 0\.weight is \(3, 3\), the weight \(32, 8, 3, 3\)"):
         read_model(model(), EXAMPLE, frozen=frozen)
+
+
+def test_a_weight_that_is_no_parameter_as_it_is_is_detected_beside_frozen_sets() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(40, 64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight
+
+    net, mask = Turned(), random_mask("column", (40, 64))
+    with torch.no_grad():
+        net.weight.mul_(mask)
+    frozen = Assignment([((Target("weight"),), Support({Target("weight"): mask}, "column"))])
+    graph = read_model(net, torch.zeros(1, 40), frozen=frozen)
+    assert [*graph.structures.values()] == [f"filter{DETECTED}"]

@@ -83,14 +83,15 @@ class _Reading:
         self.outputs = tuple(self.build.node(value).name for value in given)
 
     def graph(self, found: Mapping[str, Found] | None) -> Graph:
-        """Return what was read, with the masks found by parameter; None detects them."""
+        """Return what was read, with the masks found by parameter.
+
+        Those of weights that are no parameter as it is (transposed, standardised) are detected, and all are where ``found`` is None.
+        """
         build = self.build
         weights = dict.fromkeys(node.constants["weight"] for node in build.nodes if node.op in ("conv", "linear"))
-        if found is None:
-            masked = {key: detected_mask(build.constants[key]) for key in weights}
-        else:
-            names = {build.key(tensor): name for name, tensor in self.parameters.items() if build.holds(tensor)}
-            masked = {key: found.get(names.get(key, "")) for key in weights}
+        names = {build.key(tensor): name for name, tensor in self.parameters.items() if build.holds(tensor)}
+        told = {} if found is None else {key: found.get(name) for key, name in names.items()}
+        masked = {key: told[key] if key in told else detected_mask(build.constants[key]) for key in weights}
         kept = {key: entry for key, entry in masked.items() if entry is not None}
         masks = {key: mask for key, (mask, _) in kept.items()}
         return Graph(tuple(build.nodes), self.outputs, build.constants, masks, {key: label for key, (_, label) in kept.items()}).pruned()

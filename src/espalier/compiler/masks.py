@@ -12,6 +12,7 @@ DETECTED = " (detected)"  # ends the label of a structure that was read from zer
 MIN_ZEROS = 0.03  # share of a weight that must be zero before it counts as pruned; training leaves fewer by chance
 BLOCKS = ((16, 64), (16, 32), (16, 16), (32, 8), (16, 8), (8, 8), (32, 4), (16, 4), (8, 4), (4, 4), (2, 2))
 LENGTHS = (64, 32, 16, 8, 4, 2)
+FEW = 64  # filters that refuse most structures at once; blocks end with them
 
 Found = tuple[Tensor, str]
 
@@ -55,12 +56,15 @@ def detected_mask(weight: Tensor) -> Found | None:
 
 def structure_of(mask: Tensor) -> Structure:
     """Return the structure of fewest groups that are each kept or dropped as a whole; ``unstructured`` always is one."""
-    fitting = [(grouping.num_groups(mask.shape), place, grouping) for place, grouping in enumerate(_candidates(mask.ndim))]
-    weight = mask.float()
-    for _, _, grouping in sorted(fitting, key=lambda entry: entry[:2]):
-        if torch.equal(grouping.mask(mask.shape, grouping.scores(weight) > 0), mask):
+    for grouping in sorted(_candidates(mask.ndim), key=lambda grouping: grouping.num_groups(mask.shape)):
+        if _explains(grouping, mask[:FEW]) and _explains(grouping, mask):
             return grouping
     return STRUCTURES["unstructured"]
+
+
+def _explains(grouping: Structure, mask: Tensor) -> bool:
+    """Return whether every group is kept or dropped as a whole."""
+    return torch.equal(grouping.mask(mask.shape, grouping.scores(mask.float()) > 0), mask)
 
 
 def _candidates(rank: int) -> list[Structure]:
