@@ -8,6 +8,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``import_measurement``, ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
 - Compiled networks: ``export_c`` (as C that needs no Python).
+- Engines: ``bench`` (our compiled code beside the best of others', on this machine), ``bench_words`` (the words of a command line).
 - Settings: ``explain`` (what a key of the config means).
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espalier.archiving import pack
+    from espalier.benching import bench, bench_words
     from espalier.comparing import compare, compare_words
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 HOMES = {
     "Structure": "espalier.constraints",
+    "bench": "espalier.benching",
+    "bench_words": "espalier.benching",
     "cells": "espalier.inventory",
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
@@ -72,6 +76,8 @@ HOMES = {
 
 __all__ = [
     "Structure",
+    "bench",
+    "bench_words",
     "cells",
     "claims",
     "clean",

@@ -9,7 +9,15 @@ from typer.core import TyperGroup
 
 import espalier
 from espalier import printing
-from espalier.completion import complete_comparison, complete_key, complete_override, complete_packable, complete_run, complete_table
+from espalier.completion import (
+    complete_bench,
+    complete_comparison,
+    complete_key,
+    complete_override,
+    complete_packable,
+    complete_run,
+    complete_table,
+)
 from espalier.printing import answer, console, errors, readable_errors, stoppable
 
 
@@ -280,6 +288,47 @@ def measure(
         return
     found = espalier.measure_runs(names, frame=frame, num_threads=threads, batch_size=batch_size, console=errors)
     answer(found, lambda: [printing.measurements_grid(found)], as_json=as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WORD...",
+            help="model=, rate=, constraint=, threads=, group=, engines=, tune=, seed=, runs=, budget_s=, input=; or a run or file.",
+            autocompletion=complete_bench,
+        ),
+    ],
+    to: Annotated[Path | None, typer.Option(help="Draw the times to this file: .pdf, .svg or .png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a pruned network on our compiled code and on the best of other engines, by turns, outputs checked first.
+
+    \b
+    # random weights and masks: no checkpoint needed. rate counts the
+    # multiply-adds of the whole network
+    espalier bench model=resnet50 constraint=block_punched rate=6 \\
+        threads=2 precision=fp32 --json
+    espalier bench model=c3d constraint=kgs rate=3.57 threads=2
+
+    \b
+    # a finished run; a packed checkpoint
+    espalier bench own/model/dense/desk/seed0 threads=2
+    espalier bench pruned.safetensors input=3x32x32
+
+    \b
+    # some engines, 16x4 groups, 200 passes, within two minutes
+    espalier bench model=vgg16_cifar rate=8 group=16x4 threads=2 \\
+        engines=espalier-sparse,onnxruntime runs=200 budget_s=120
+    """
+    with stoppable():
+        found = espalier.bench_words(words, console=errors)
+    if to is not None:
+        from espalier.bench_chart import chart  # noqa: PLC0415  brings torch
+
+        chart(found, to)
+    answer(found, lambda: printing.bench_lines(found), as_json=as_json)
 
 
 @app.command()

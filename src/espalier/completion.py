@@ -66,3 +66,15 @@ def complete_comparison(incomplete: str) -> list[str]:
     done, comma, begun = value.rpartition(",")
     options = [path.stem for path in sorted((config_dir() / folders.get(key, "none")).glob("*.yaml"))]
     return [f"{key}={done}{comma}{option}" for option in options if option.startswith(begun)]
+
+
+def complete_bench(incomplete: str) -> list[str]:
+    """Return the words of a benchmark that begin so: its keys, structures after ``constraint=``, and finished runs."""
+    from espalier.composing import config_dir  # noqa: PLC0415
+
+    key, separator, value = incomplete.partition("=")
+    if separator:
+        options = [path.stem for path in sorted((config_dir() / "constraint").glob("*.yaml"))] if key == "constraint" else []
+        return [f"{key}={option}" for option in options if option.startswith(value)]
+    keys = ("model", "rate", "constraint", "threads", "group", "engines", "precision", "tune", "seed", "runs", "budget_s", "input")
+    return [f"{name}=" for name in keys if name.startswith(incomplete)] + complete_run(incomplete)

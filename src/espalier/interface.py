@@ -88,7 +88,7 @@ def prune(
         weights = assignment.read(pruned)
         sets = assignment.freeze(weights)
         sets.write(pruned, sets.project(assignment.project(weights)))
-    object.__setattr__(pruned, _FROZEN, sets)
+    hold(pruned, sets)
     return pruned
 
 
@@ -96,6 +96,11 @@ def _check_rates(rate: object) -> None:
     for one in rate.values() if isinstance(rate, Mapping) else [rate]:
         if one is not None and (isinstance(one, bool) or not isinstance(one, Real)):
             raise ValueError(f"rate={one!r} is no number; write rate=2, or rate={{'conv*': 2}} by layer.")
+
+
+def hold(model: nn.Module, sets: Assignment | None) -> None:
+    """Note the frozen sets that a model's weights lie in, for ``frozen`` to return; None notes that there are none."""
+    object.__setattr__(model, _FROZEN, sets)
 
 
 def frozen(model: nn.Module) -> Assignment | None:
@@ -121,7 +126,7 @@ def shrink(model: nn.Module, example: Tensor, *, silent: bool = False) -> nn.Mod
         RuntimeError: An output changed by more than 1e-4 of the largest.
     """
     small = shrunk(silence(model, example)[0] if silent else model, example)
-    object.__setattr__(small.model, _FROZEN, small.frozen(frozen(model)))
+    hold(small.model, small.frozen(frozen(model)))
     object.__setattr__(small.model, _REWRITES, [*getattr(model, _REWRITES, []), small.rewrite])
     return small.model
 
@@ -167,7 +172,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, trust: bool = Fals
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {type(model).__name__}: {error}") from error
-    object.__setattr__(model, _FROZEN, sets)
+    hold(model, sets)
     object.__setattr__(model, _REWRITES, meta.get("rewrites", []))
     return model.eval()
 

@@ -61,7 +61,8 @@ def measure_runs(
         for name, record in wanted.items():
             progress.update(bar, description=f"{record.row} seed {record.seed}")
             model = trained_model(record, place)
-            taken[name] = timer.measure(model, torch.zeros(1, *_input_shape(record)), checkpoint=str(record.checkpoint), weights="trained")
+            example = torch.zeros(1, *input_shape_of(record))
+            taken[name] = timer.measure(model, example, checkpoint=str(record.checkpoint), weights="trained")
             place.add_measurement(name, taken[name])
             progress.advance(bar)
     return taken
@@ -92,7 +93,8 @@ def trained_model(record: Record, store: Store) -> nn.Module:
     return model.eval()
 
 
-def _input_shape(record: Record) -> tuple[int, ...]:
+def input_shape_of(record: Record) -> tuple[int, ...]:
+    """Return the shape of one sample that a run's network takes."""
     if record.input_shape is not None:
         return record.input_shape
     settings = dict(record.config["data"])

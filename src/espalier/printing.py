@@ -16,6 +16,7 @@ from rich.table import Table as Grid
 
 if TYPE_CHECKING:
     from espalier.archiving import Packed
+    from espalier.bench_result import Bench
     from espalier.comparing import Comparison
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.knobs import Knob, Setting
@@ -204,6 +205,41 @@ def measurements_grid(found: Mapping[str, "Measurement"]) -> Grid:
         times = [_spread(one.metrics[f"latency_ms_p{percent}"], None) for percent in (10, 50, 90)]
         grid.add_row(run, *times, str(one.num_threads), str(one.batch_size), one.device)
     return grid
+
+
+BUSY_CPUS = 0.05  # of other processes, from which on a benchmark warns
+
+
+def bench_lines(found: "Bench") -> Iterator[RenderableType]:
+    """Yield a benchmark: one line an engine, then what was run where, what was gained, and why no more."""
+    subject, best = found.subject, found.best_dense_peer
+    grid = Grid("engine", "p10 ms", "p50 ms", "p90 ms", "over sparse", "error")
+    for column in grid.columns:
+        column.no_wrap = True
+    for entry in found.engines:
+        gain = found.gain(entry.engine)
+        times = ["" if time is None else f"{time:.3g}" for time in (entry.latency_ms_p10, entry.latency_ms_p50, entry.latency_ms_p90)]
+        error = "" if entry.max_rel_error is None else f"{entry.max_rel_error:.0e}"
+        grid.add_row(entry.engine, *times, "" if gain is None else f"{gain:.2f}x", error)
+    yield grid
+    yield from (escape(f"{entry.engine} {entry.status}: {entry.reason}.") for entry in found.engines if entry.reason)
+    yield escape(f"Versions: {', '.join(f'{entry.engine} {entry.version}' for entry in found.engines if entry.version)}.")
+    shape, what = "x".join(map(str, subject.inputs[0].shape)), ", ".join(subject.constraint) or "no structure"
+    yield escape(f"{subject.name}, input {shape}, {what}, {subject.weights} weights, rates of layers: {subject.split}.")
+    yield escape(f"{found.num_threads} threads of {found.device}.")
+    yield f"MAC rate {subject.rate_macs:.3g}x: {subject.macs / 1e9:.4g} -> {subject.macs_effective / 1e9:.4g} GMAC."
+    if (ratio := found.ratio_to_best_dense_peer) is not None:
+        yield f"Sparse code is {ratio:.2f}x as fast as the best dense peer, {best}."
+    if (share := found.realised_share) is not None:
+        bound = found.memory_bound_share
+        why = "" if bound is None else f"; layers bound by memory take {100 * bound:.0f} % of the least possible time"
+        yield f"{100 * share:.0f} % of the MAC rate became speed over our own dense code{why}."
+    if found.fork_join_ns is not None:
+        yield f"Fork-join {found.fork_join_ns[0]:.0f} ns before, {found.fork_join_ns[1]:.0f} ns after."
+    if found.moved:
+        yield "[yellow]The CPUs changed places meanwhile: run it again.[/]"
+    if (others := found.others_cpus) is not None and others > BUSY_CPUS:
+        yield f"[yellow]Other processes used {others:.2f} CPUs meanwhile: times are too high, and ratios may be wrong.[/]"
 
 
 def packed_lines(found: "Packed") -> Iterator[str]:

@@ -15,6 +15,7 @@ SCHEMAS = {
     "A run's record": "espalier.record.Record",
     "Its data": "espalier.record.DataSource",
     "A measurement's record": "espalier.record.Measurement",
+    "A benchmark's line": "espalier.bench_result.Entry",
 }
 MOST_VALUES = 3  # that a cell lists
 

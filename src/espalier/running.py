@@ -122,7 +122,7 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
         raise ValueError("--states lists the runs of this process; Hydra's flags hand them to its launchers. Leave one of both out.")
     if by_hydra and jobs > 1:
         raise ValueError(f"jobs={jobs} is of this process; Hydra's launchers have their own number of jobs. Leave one of both out.")
-    if by_hydra and _truth(overrides, "dry_run"):
+    if by_hydra and truth(overrides, "dry_run"):
         raise ValueError("dry_run=true shows rows one by one and takes no flag of Hydra's; leave out -m, and give every key one value.")
     for scale, published in tables.items():
         if by_hydra:
@@ -133,7 +133,7 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
         rows, seeds = choices(overrides, "row", list(published.runnable)), seeds_in(overrides)
         for row in rows or []:
             published.row(row)
-        if _truth(overrides, "dry_run"):
+        if truth(overrides, "dry_run"):
             for row in rows or list(published.runnable):
                 for seed in seeds or [0]:
                     _dry_run(name, row, scale, seed, rest, console or Console())
@@ -168,7 +168,12 @@ def whole(overrides: Sequence[str], key: str, default: int) -> int:
     return default if text is None else int(text)
 
 
-def _truth(overrides: Sequence[str], key: str) -> bool:
+def truth(overrides: Sequence[str], key: str) -> bool:
+    """Return the true or false that follows ``key=``; false where the key is not given.
+
+    Raises:
+        ValueError: It is neither.
+    """
     value = (value_of(overrides, key) or "false").lower()
     if value not in ("true", "false"):
         raise ValueError(f"{key}={value} is neither true nor false.")

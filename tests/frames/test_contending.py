@@ -1,8 +1,10 @@
 """Contests: checked before timed, by turns, disturbed samples dropped by the rule; times come from a clock of the test's own."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ class Clock:
     """Stands still until a contestant runs; the process is interrupted when a contestant says so."""
 
     def __init__(self) -> None:
-        self.now_ns, self.ru_nivcsw = 0, 0
+        self.now_ns, self.ru_nivcsw, self.ru_utime, self.ru_stime = 0, 0, 0.0, 0.0
         self.log: list[str] = []
 
     def contestant(self, name: str, *, ms: float = 1.0, interrupted: frozenset[int] = frozenset(), output: Tensor = ONE) -> Contestant:
@@ -52,18 +54,18 @@ def contest(contestants: dict[str, Contestant], *, num_runs: int = 10, budget_s:
 
 
 def test_turns_move_on_and_each_has_a_pass_that_is_not_timed(clock: Clock) -> None:
-    found = contest({"a": clock.contestant("a", ms=1.0), "b": clock.contestant("b", ms=3.0)}, num_runs=3)
-    assert "".join(clock.log) == "ab" + "aabb" + "bbaa" + "aabb"  # the check, then the rounds
+    found = contest({"a": clock.contestant("a", ms=1.0), "b": clock.contestant("b", ms=3.0)})
+    assert "".join(clock.log) == "ab" + 5 * ("aabb" + "bbaa")  # the check, then the rounds
     assert found.outcomes["a"].latency_ms == (1.0, 1.0, 1.0)
     assert found.outcomes["b"].latency_ms == (3.0, 3.0, 3.0)
-    assert found.seconds == pytest.approx(0.024)
+    assert found.seconds == pytest.approx(0.08)
     assert found.fork_join_ns is None
 
 
 def test_short_passes_are_repeated_until_the_machine_has_settled(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contending, "SETTLE_S", 0.0045)
-    contest({"a": clock.contestant("a", ms=1.0)}, num_runs=2)
-    assert len(clock.log) == 1 + 2 * (5 + 1)
+    contest({"a": clock.contestant("a", ms=1.0)})
+    assert len(clock.log) == 1 + 10 * (5 + 1)
 
 
 def test_interrupted_passes_are_dropped(clock: Clock) -> None:
@@ -108,7 +110,7 @@ def test_what_is_wrong_is_not_timed(clock: Clock, run: Run, status: str, reason:
 
 def test_every_input_is_checked() -> None:
     constant = Contestant(lambda x: ONE, 1e-4)  # right on the first alone
-    found = contend({"constant": constant}, [ONE, 2 * ONE], [ONE, 2 * ONE], num_threads=1, num_runs=2, budget_s=1.0)
+    found = contend({"constant": constant}, [ONE, 2 * ONE], [ONE, 2 * ONE], num_threads=1, num_runs=10, budget_s=1.0)
     assert found.outcomes["constant"].status == "mismatch"
     assert found.outcomes["constant"].max_rel_error == 0.5
 
@@ -122,6 +124,24 @@ def test_the_budget_ends_the_rounds_but_not_before_the_tenth(clock: Clock) -> No
     assert len(found.outcomes["a"].samples) == 16
     found = contest({"a": clock.contestant("a", ms=100.0)}, num_runs=100, budget_s=0.1)
     assert len(found.outcomes["a"].samples) == 10
+
+
+def test_cpus_that_others_used_are_noted(clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat = tmp_path / "stat"
+    stat.write_text(f"cpu  {100 * ticks} 0 0 999 0 0 0 0 0 0\ncpu0 0\n")
+    monkeypatch.setattr(contending, "STAT", stat)
+
+    def run(x: Tensor) -> Tensor:  # in a second, it and others use 1.5 s of the CPUs, it alone 0.9 s
+        clock.now_ns += 10**9
+        clock.ru_utime += 0.9
+        used = int(stat.read_text().split()[1]) + 3 * ticks // 2
+        stat.write_text(f"cpu  {used} 0 0 999 0 0 0 0 0 0\n")
+        return x
+
+    assert contest({"a": Contestant(run, 1e-4)}, num_runs=10).others_cpus == pytest.approx(0.6)
+    monkeypatch.setattr(contending, "STAT", tmp_path / "none")
+    assert contest({"a": Contestant(run, 1e-4)}, num_runs=10).others_cpus is None
 
 
 def test_fork_join_is_noted_before_and_after(clock: Clock) -> None:
@@ -144,12 +164,12 @@ def test_the_machine_is_held_and_threads_are_given_back(clock: Clock, monkeypatc
     monkeypatch.setattr(contending, "machine_lock", lock)
     before, seen = torch.get_num_threads(), []
     watch = Contestant(lambda x: seen.append(torch.get_num_threads()) or x, 1e-4)  # type: ignore[func-returns-value]
-    contend({"watch": watch}, [ONE], [ONE], num_threads=before + 1, num_runs=2, budget_s=1.0)
+    contend({"watch": watch}, [ONE], [ONE], num_threads=before + 1, num_runs=10, budget_s=1.0)
     assert held == [before, before]
     assert set(seen) == {before + 1}
 
 
-@pytest.mark.parametrize(("num_runs", "budget_s"), [(1, 1.0), (10, 0.0)])
+@pytest.mark.parametrize(("num_runs", "budget_s"), [(9, 1.0), (10, 0.0)])
 def test_what_times_nothing_is_refused(num_runs: int, budget_s: float) -> None:
-    with pytest.raises(ValueError, match=rf"num_runs={num_runs}, budget_s={budget_s:g}"):
+    with pytest.raises(ValueError, match=rf"runs={num_runs}, budget_s={budget_s:g}"):
         contest({}, num_runs=num_runs, budget_s=budget_s)

@@ -5,18 +5,21 @@ have gone by, and one that is. The untimed ones bring its weights back into the 
 the threads of the engine before, which spin for some milliseconds when their work is done. Who goes first moves on from round to round.
 
 A pass during which the kernel took a CPU away from one of this process's threads is slower for a reason that lies outside the engine:
-a sample is dropped where it saw more involuntary context switches than the median pass of its engine, so that never more than half are. On
-a quiet machine that median is 0, and every pass that was interrupted goes; where it is not, the machine was busy, and the medians say so.
+a sample is dropped where it saw more involuntary context switches than the median pass of its engine, so that never more than half are.
+On a quiet machine that median is 0 and every pass that was interrupted goes, but for engines whose threads wait by ``sched_yield`` (MNN),
+which the kernel counts among them; theirs is some switches an operator. How many CPUs other processes used meanwhile is noted too.
 """
 
 import gc
 import math
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -28,7 +31,8 @@ from espalier.frames.machine import machine_lock
 from espalier.progress import progress_bar
 
 SETTLE_S = 0.015  # of untimed passes before a timed one; libgomp, which PyTorch uses, spins for 3 to 12 ms
-MIN_ROUNDS = 10  # whatever the budget: p10 and p90 need them
+MIN_ROUNDS = 10  # whatever the budget: p10 and p90 need them, half of which may be dropped
+STAT = Path("/proc/stat")
 MOVED = 1.5  # ratio of the fork-join times before and after from which threads are said to have moved
 
 Status = Literal["ok", "mismatch", "failed"]
@@ -98,11 +102,13 @@ class Contention:
         outcomes: Contestant -> what came of it.
         fork_join_ns: How long handing work to all threads and waiting for them took, before and after; None where nobody measured it.
         seconds: How long the rounds took.
+        others_cpus: CPUs that other processes, and other guests of the machine below, used meanwhile; None where the kernel doesn't say.
     """
 
     outcomes: Mapping[str, Outcome]
     fork_join_ns: tuple[float, float] | None
     seconds: float
+    others_cpus: float | None
 
     @property
     def moved(self) -> bool:
@@ -128,29 +134,30 @@ def contend(
         inputs: What it takes, at least one.
         wanted: The output for each input.
         num_threads: Threads PyTorch may use; the other engines were told when they compiled.
-        num_runs: Rounds, at least 2.
+        num_runs: Rounds, at least 10.
         budget_s: Seconds after which no further round begins, once there have been ten.
         fork_join: Measures how many nanoseconds it takes to hand work to all threads and wait for them.
         console: Where progress is shown; None shows none.
 
     Raises:
-        ValueError: ``num_runs`` is below 2 (percentiles), or the budget is not above 0.
+        ValueError: ``num_runs`` is below 10, or the budget is not above 0.
     """
-    if num_runs < 2 or not budget_s > 0:
-        raise ValueError(f"num_runs={num_runs}, budget_s={budget_s:g}: percentiles need 2 runs or more, and time above 0.")
+    if num_runs < MIN_ROUNDS or not budget_s > 0:
+        raise ValueError(f"runs={num_runs}, budget_s={budget_s:g}: percentiles need {MIN_ROUNDS} runs or more, and time above 0.")
     with machine_lock(), threads(num_threads):
         outcomes = {name: checked(contestant, inputs, wanted) for name, contestant in contestants.items()}
         right = {name: contestants[name].run for name, outcome in outcomes.items() if outcome.status == "ok"}
         before = None if fork_join is None else fork_join()
-        start = time.monotonic()
+        start, busy_s = time.monotonic(), _others_s()
         samples = _rounds(right, inputs[0], num_runs, budget_s, console)
-        seconds = time.monotonic() - start
+        seconds, more_s = time.monotonic() - start, _others_s()
         after = None if fork_join is None else fork_join()
     timed = {
         name: Outcome("ok", max_rel_error=outcome.max_rel_error, samples=tuple(samples[name])) if name in samples else outcome
         for name, outcome in outcomes.items()
     }
-    return Contention(timed, None if before is None or after is None else (before, after), seconds)
+    others = None if busy_s is None or more_s is None or seconds == 0 else max(0.0, more_s - busy_s) / seconds
+    return Contention(timed, None if before is None or after is None else (before, after), seconds, others)
 
 
 def checked(contestant: Contestant, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Outcome:
@@ -211,6 +218,15 @@ def _turn(run: Run, x: Tensor) -> Sample:
     run(x)
     elapsed_ns = time.perf_counter_ns() - start
     return Sample(elapsed_ns / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before)
+
+
+def _others_s() -> float | None:
+    """Return the CPU seconds that other processes and other guests have used since the start; None where the kernel is not Linux."""
+    if not STAT.exists():
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, STAT.read_text(encoding="ascii").split(maxsplit=9)[1:9])
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
 
 
 @contextmanager

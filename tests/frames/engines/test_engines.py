@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.frames import engines as package
-from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, engines
+from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, named
 from espalier.frames.engines import engine as engine_module
 from espalier.frames.engines.onnx_file import onnx_file
 from espalier.frames.engines.openvino import OpenVino
@@ -85,10 +85,10 @@ def test_one_export_serves_all_and_goes_with_the_network() -> None:
 
 def test_an_unknown_engine_lists_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"engines=onnx_runtime is not known; nearest: onnxruntime"):
-        engines(["onnx_runtime"])
+        named(["onnx_runtime"])
     with pytest.raises(ValueError, match="names mnn twice"):
-        engines(["mnn", "openvino", "mnn"])
-    assert [engine.name for engine in engines()] == [*ENGINES]
+        named(["mnn", "openvino", "mnn"])
+    assert [engine.name for engine in named()] == [*ENGINES]
 
 
 def test_what_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

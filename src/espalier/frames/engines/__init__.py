@@ -26,7 +26,7 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def engines(names: Sequence[str] | None = None) -> list[Engine]:
+def named(names: Sequence[str] | None = None) -> list[Engine]:
     """Return the engines of those names; None gives all.
 
     Raises:
@@ -42,4 +42,4 @@ def engines(names: Sequence[str] | None = None) -> list[Engine]:
     return [ENGINES[name] for name in chosen]
 
 
-__all__ = ["ENGINES", "TOLERANCES", "Engine", "Precision", "Run", "Unable", "engines"]
+__all__ = ["ENGINES", "TOLERANCES", "Engine", "Ours", "Precision", "Run", "Unable", "named"]

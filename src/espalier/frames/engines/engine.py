@@ -1,6 +1,7 @@
 """What every engine offers, and what it says when it cannot run."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -83,12 +84,13 @@ def affinity_kept() -> Iterator[None]:
 
 
 @contextmanager
-def stdout_on_stderr() -> Iterator[None]:
-    """Send what C code prints on standard output to standard error, so that ``--json`` stays JSON."""
+def stdout_held() -> Iterator[Callable[[], str]]:
+    """Keep what C code prints on standard output from there, so that ``--json`` stays JSON; yield what returns it so far."""
     kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 1)
+        try:
+            yield lambda: os.pread(held.fileno(), os.fstat(held.fileno()).st_size, 0).decode(errors="replace")
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.frames.engines.engine import Precision, Run, Unable, installed, lacking, stdout_on_stderr
+from espalier.frames.engines.engine import Precision, Run, Unable, installed, lacking, stdout_held
 from espalier.frames.engines.onnx_file import INPUT, OUTPUT, onnx_file
 
 CONVERTER = "_tools"  # what MNN.tools.mnnconvert calls; importing MNN.tools itself installs a telemetry client with pip and connects
@@ -27,12 +27,12 @@ class Mnn:
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
         source = onnx_file(model, example)
         path = source.with_suffix(".mnn")
-        with stdout_on_stderr():
+        with stdout_held() as printed:
             engine: Any = import_module("MNN")
             words = ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "none"]
             import_module(CONVERTER).mnnconvert(words)
             if not path.is_file():
-                raise Unable("its converter does not understand the network; what it printed stands above")
+                raise Unable(f"its converter does not take the network: {_last_line(printed())}")
             config = {"backend": "CPU", "numThread": num_threads, "precision": "high", "memory": "high", "power": "high"}
             manager = engine.nn.create_runtime_manager((config,))
             network = engine.nn.load_module_from_file(str(path), [INPUT], [OUTPUT], runtime_manager=manager, shape_mutable=False)
@@ -43,3 +43,7 @@ class Mnn:
             return torch.from_numpy(network.forward([placeholder])[0].read())
 
         return run
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing")

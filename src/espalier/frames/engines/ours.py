@@ -15,12 +15,13 @@ class Ours:
 
     Args:
         dense: Treat every weight as dense, the zeros that pruning left included.
+        tune: Search for the fastest code.
     """
 
     precision: Precision = "fp32"
 
-    def __init__(self, *, dense: bool) -> None:
-        self.dense = dense
+    def __init__(self, *, dense: bool, tune: bool = False) -> None:
+        self.dense, self.tune = dense, tune
         self.name = "espalier-dense" if dense else "espalier-sparse"
 
     def version(self) -> str | None:
@@ -30,7 +31,8 @@ class Ours:
         return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
 
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-        compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense)
+        searched = {"tune": True} if self.tune else {}
+        compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **searched)
         return compiled
 
 

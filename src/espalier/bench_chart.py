@@ -1,0 +1,52 @@
+"""A benchmark as a chart: one bar an engine, from its median, with a line from p10 to p90."""
+
+from pathlib import Path
+from typing import Any
+
+from espalier.bench_result import OURS, Bench
+from espalier.files import replacing
+from espalier.tables.drawing import COLORS, axes_of
+
+FORMATS = (".pdf", ".svg", ".png")
+WIDTH_IN = 5.0
+
+
+def chart(found: Bench, to: Path) -> Path:
+    """Draw a benchmark to a file; return it.
+
+    Args:
+        found: The benchmark.
+        to: File to write; its ending says the format.
+
+    Raises:
+        ValueError: The ending is no format, or no engine was timed.
+        OSError: The file cannot be written.
+    """
+    if to.suffix not in FORMATS:
+        raise ValueError(f"cannot write '{to.name}': the ending says the format, one of {', '.join(FORMATS)}.")
+    figure = drawn(found)
+    with replacing(to) as temporary:
+        figure.savefig(temporary, format=to.suffix[1:], dpi=300)
+    return to
+
+
+def drawn(found: Bench) -> Any:
+    """Return the figure; raises ``ValueError`` where no engine was timed."""
+    timed = [entry for entry in found.engines if entry.latency_ms_p50 is not None]
+    if not timed:
+        reasons = "; ".join(f"{entry.engine} {entry.status}: {entry.reason}" for entry in found.engines)
+        raise ValueError(f"no engine was timed, so there is nothing to draw: {reasons}.")
+    figure, axes = axes_of(WIDTH_IN)
+    for place, entry in enumerate(timed):
+        low, middle, high = entry.latency_ms_p10 or 0.0, entry.latency_ms_p50 or 0.0, entry.latency_ms_p90 or 0.0
+        ours = entry.engine in OURS
+        axes.barh(place, middle, color=COLORS[0] if ours else "#c3c9d0", hatch="//" if ours else None, edgecolor="#ffffff")
+        axes.plot([low, high], [place, place], color="#20262d", linewidth=1)
+        axes.annotate(f"{middle:.3g}", (max(high, middle), place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+    names = [entry.engine if entry.precision == found.precision else f"{entry.engine} ({entry.precision})" for entry in timed]
+    axes.set_yticks(range(len(timed)), names)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(f"ms a pass, batch 1, {found.num_threads} threads: median, p10 to p90")
+    axes.set_title(f"{found.subject.name}, {found.subject.rate_macs:.3g}x of the MACs, {found.precision}", fontsize=8)
+    return figure
