@@ -84,6 +84,12 @@ class CompiledNetwork:
         """End its threads."""
         self.native.close()
 
+    def __enter__(self) -> "CompiledNetwork":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def explain(self, *, num_runs: int = 0) -> list[Line]:
         """Return a line for each kernel, in order.
 

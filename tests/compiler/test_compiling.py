@@ -1,0 +1,167 @@
+"""Whole networks through the compiler: what PyTorch computes, on every instruction set, whatever was pruned and however often it is called."""
+
+import resource
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from random_networks import networks, relative_error
+from torch import Tensor, nn
+
+from espalier.compiler import compile_model
+from espalier.compiler.isas import ISAS, detect
+from espalier.devices import cpu
+from espalier.interface import prune
+
+RUNNABLE = [isa.name for isa in ISAS.values() if set(isa.flags) <= set(cpu().flags)]
+STRUCTURES = ("block_punched", "block_column", "filter", "channel", "column", "vanilla", "unstructured")
+
+
+class Net(nn.Module):
+    """Two images' worth of everything that is common: strides, groups, depthwise, residuals, a pool and a linear layer."""
+
+    def __init__(self, width: int = 40) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU6())
+        self.grouped = nn.Conv2d(width, width, 3, padding=1, groups=4)
+        self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.mix = nn.Conv2d(width, width, 1)
+        self.down = nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)
+        self.head = nn.Linear(2 * width * 9, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = (self.mix(torch.nn.functional.silu(self.depthwise(x))) + self.grouped(x)).relu()
+        x = torch.nn.functional.max_pool2d(self.down(x), 2, 2, 1)
+        return self.head(torch.nn.functional.adaptive_avg_pool2d(x, 3).flatten(1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESPALIER_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+def net() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return Net().eval(), torch.randn(1, 3, 21, 17)
+
+
+def check(model: nn.Module, example: Tensor, *, num_threads: int = 1, isa: str | None = None, dense: bool = False) -> None:
+    with torch.inference_mode():
+        wanted = model(example)
+    with compile_model(model, example, num_threads=num_threads, isa=isa, dense=dense) as compiled:
+        assert relative_error(compiled(example), wanted) < 1e-4
+        assert torch.equal(compiled(example), compiled(example))
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_network_gives_what_pytorch_gives(isa: str, num_threads: int) -> None:
+    check(*net(), num_threads=num_threads, isa=isa)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_pruned_network_gives_what_its_masked_form_gives(structure: str) -> None:
+    model, example = net()
+    pruned = prune(model, constraint=structure, rate=3, skip=("stem.0", "head", "depthwise"))
+    check(pruned, example)
+
+
+def test_pruning_in_whole_blocks_carries_out_that_share_of_the_multiplications() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
+    for layer in (model[0], model[2]):
+        kept = torch.rand(2, layer.weight.shape[1] // 4, 3, 3) < 0.25
+        layer.weight.data *= kept.repeat_interleave(32, 0).repeat_interleave(4, 1)
+    example = torch.randn(1, 32, 8, 8)
+    with compile_model(model, example, isa="avx512" if "avx512" in RUNNABLE else None) as compiled:
+        convs = [line for line in compiled.explain() if line.op == "conv"]
+        nonzero = [int(layer.weight.count_nonzero()) * 64 for layer in (model[0], model[2])]
+        assert [line.macs for line in convs] == nonzero
+        assert all("32x4" in line.structure for line in convs)
+    with compile_model(model, example, dense=True) as compiled:
+        assert [line.macs for line in compiled.explain() if line.op == "conv"] == [32 * 64 * 9 * 64, 64 * 64 * 9 * 64]
+        assert relative_error(compiled(example), model(example).detach()) < 1e-4
+
+
+def test_a_filter_that_is_wholly_pruned_still_gives_its_bias() -> None:
+    model, example = nn.Sequential(nn.Conv2d(8, 40, 3, padding=1), nn.Sigmoid()).eval(), torch.randn(1, 8, 5, 5)
+    model[0].weight.data[:33] = 0
+    check(model, example)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", RUNNABLE)
+@given(drawn=networks(pruned=True))
+@settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
+def test_random_networks_give_what_pytorch_gives(isa: str, drawn: tuple[nn.Module, Tensor]) -> None:
+    check(*drawn, isa=isa, num_threads=2)
+
+
+@pytest.mark.slow
+def test_two_threads_call_two_networks_at_once_and_one_is_called_ten_thousand_times() -> None:
+    model, example = net()
+    with compile_model(model, example) as first, compile_model(model, example) as second:
+        wanted, wrong = first(example).clone(), []
+
+        def call(compiled: object) -> None:
+            wrong.extend(number for number in range(500) if not torch.equal(compiled(example), wanted))  # type: ignore[operator]
+
+        callers = [threading.Thread(target=call, args=(compiled,)) for compiled in (first, second)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert not wrong
+        out = torch.empty_like(wanted)
+        for _ in range(100):
+            first(example, out=out)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(10_000):
+            first(example, out=out)
+        assert torch.equal(out, wanted)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000  # kB
+
+
+def test_every_kernel_is_explained_and_timed() -> None:
+    model, example = net()
+    with compile_model(model, example) as compiled:
+        lines = compiled.explain(num_runs=3)
+    assert {line.source for line in lines} >= {"stem.0", "grouped", "depthwise", "mix", "down", "head"}
+    assert all(line.microseconds is not None and line.microseconds > 0 for line in lines)
+    assert next(line for line in lines if line.source == "head").template == "V"
+
+
+def test_the_asm_loop_and_the_portable_one_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    if detect().name != "avx512":
+        pytest.skip("this CPU has no AVX-512, the only set whose loop is one asm block")
+    model, example = net()
+    with compile_model(model, example) as compiled:
+        blocks = compiled(example).clone()
+        assert any("__asm__" in text for text in compiled.emitted.files.values())
+    monkeypatch.setitem(ISAS, "avx512", replace(ISAS["avx512"], inline_loop=False))
+    with compile_model(model, example) as compiled:
+        assert not any("__asm__" in text for text in compiled.emitted.files.values())
+        assert relative_error(compiled(example), blocks) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"isa": "avx1024"}, "isa=avx1024 is not known; there are avx512, avx2, generic"), ({"num_threads": 0}, "num_threads=0 runs nothing")],
+)
+def test_what_cannot_be_asked_for_names_the_way_out(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compile_model(*net(), **arguments)  # type: ignore[arg-type]
+
+
+def test_nothing_of_a_models_names_reaches_the_c_text(tmp_path: Path) -> None:
+    model = nn.Sequential()
+    model.add_module("main();//", nn.Conv2d(3, 8, 3))
+    with compile_model(model.eval(), torch.randn(1, 3, 5, 5), cache=tmp_path) as compiled:
+        assert not any("main" in text for text in compiled.emitted.files.values())
