@@ -26,7 +26,7 @@ class Calls(nn.Module):
         return self.function(x)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks())
 def test_a_random_network_is_read_as_it_computes(drawn: tuple[nn.Module, Tensor]) -> None:
     model, x = drawn

@@ -55,10 +55,6 @@ class Spaces:
         """Return the space of a tensor."""
         return self._root(self.of[name].space)
 
-    def fixed(self, space: int) -> bool:
-        """Return whether a space must stay as it is."""
-        return any(self._root(other) == space for other in self._fixed)
-
     def free(self) -> dict[int, int]:
         """Return the spaces that may be cut and reordered, with their sizes."""
         fixed = {self._root(space) for space in self._fixed}
