@@ -7,7 +7,7 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 - Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``import_measurement``, ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
-- Compiled networks: ``export_c`` (as C that needs no Python).
+- Compiled networks: ``compile`` (native code that skips what pruning took away), ``export_c`` (as C that needs no Python).
 - Engines: ``bench`` (our compiled code beside the best of others', on this machine), ``bench_words`` (the words of a command line).
 - Settings: ``explain`` (what a key of the config means).
 - Any network: ``prune``, ``shrink``, ``project``, ``frozen``, ``measure``, ``save``, ``load``, ``Structure``.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from espalier.keeping import clean, keep
     from espalier.measuring import measure_runs
     from espalier.merging import unpack
+    from espalier.native import compile  # noqa: A004
     from espalier.publishing import publish
     from espalier.running import run, run_overrides
 
@@ -44,6 +45,7 @@ HOMES = {
     "clean": "espalier.keeping",
     "compare": "espalier.comparing",
     "compare_words": "espalier.comparing",
+    "compile": "espalier.native",
     "diff": "espalier.inventory",
     "explain": "espalier.explaining",
     "export": "espalier.inventory",
@@ -83,6 +85,7 @@ __all__ = [
     "clean",
     "compare",
     "compare_words",
+    "compile",
     "diff",
     "explain",
     "export",

@@ -6,7 +6,6 @@ cannot take part is listed with the reason.
 
 import difflib
 import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -26,7 +25,7 @@ from espalier.frames.engines.ours import COMPILER
 from espalier.frames.roofline import Roof, placed
 from espalier.progress import progress_bar
 from espalier.record import Store
-from espalier.running import truth, value_of, whole
+from espalier.running import sizes, truth, value_of, whole
 from espalier.subjects import Subject, own_subject, random_subject, run_subject
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
@@ -142,8 +141,8 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
         given["model"] or places[0],
         rate=_number(given["rate"], "rate"),
         constraint=given["constraint"],
-        group=_sizes(given["group"], "group", "32x4"),
-        input_shape=_sizes(given["input"], "input", "3x224x224"),
+        group=sizes(given["group"], "group", "32x4"),
+        input_shape=sizes(given["input"], "input", "3x224x224"),
         num_threads=whole(words, "threads", 1),
         precision=given["precision"] or PRECISION,
         engines=None if given["engines"] is None else given["engines"].split(","),
@@ -214,9 +213,3 @@ def _number(text: str | None, key: str) -> float | None:
         return None if text is None else float(text)
     except ValueError as error:
         raise ValueError(f"{key}={text} is no number; write {key}=4.") from error
-
-
-def _sizes(text: str | None, key: str, like: str) -> list[int] | None:
-    if text is not None and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise ValueError(f"{key}={text}: write sizes with x between them, such as {key}={like}.")
-    return None if text is None else [int(size) for size in text.split("x")]

@@ -333,18 +333,24 @@ def bench(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A folder of emitted C.")],
+    source: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A run, a packed file, or a folder of emitted C.", autocompletion=complete_run)
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write; new, or empty.")],
     to: Annotated[Literal["c"], typer.Option(help="c: sources, weights, Makefile and a program that times the network.")] = "c",
+    shape: Annotated[str | None, typer.Option("--input", help="Shape of one sample, for a packed file: 3x32x32.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a compiled network as a folder that builds with make, runs without Python and prints a measurement's record.
+    """Write a network as a folder of C that builds with make, runs without Python and prints a measurement's record.
 
     \b
-    espalier export compiled/ --to c --out standalone/
+    espalier export progressive-admm/lenet5/progressive-246x/smoke/seed0 --out standalone/
+    espalier export pruned.safetensors --input 3x32x32 --out standalone/
     cd standalone && make && ./network 2 > record.json
     """
-    folder = {"c": espalier.export_c}[to](source, out)
+    from espalier.running import sizes  # noqa: PLC0415  brings Hydra
+
+    folder = {"c": espalier.export_c}[to](source, out, shape=sizes(shape, "input", "3x32x32"))
     answer({"path": folder}, lambda: [f"build it: make -C {folder}, then {folder}/network THREADS"], as_json=as_json)
 
 

@@ -1,6 +1,8 @@
 """``espalier export``: a compiled network as C that builds and runs without Python."""
 
 import hashlib
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,33 +11,46 @@ from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, Info, emitted_inf
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import read_weights
+from espalier.inventory import find
+from espalier.native import compile  # noqa: A004
+from espalier.packing import content_digest
+from espalier.record import Store
+from espalier.subjects import run_subject
 
 SEED = 0  # of the sample by which every build is checked
 
 
-def export_c(source: str | Path, out: str | Path) -> Path:
-    """Write a compiled network as a folder that builds with ``make`` and prints a measurement's record; return the folder.
+def export_c(source: str | Path, out: str | Path, *, shape: Sequence[int] | None = None) -> Path:
+    """Write a network as a folder that builds with ``make`` and prints a measurement's record; return the folder.
 
     Its program first checks the outputs for a stored sample, here those of the network as this machine compiles it.
 
     Args:
-        source: A folder of emitted C.
+        source: A run, a packed checkpoint's file, or a folder of emitted C.
         out: Folder to write; new, or empty.
+        shape: Of one sample, for a checkpoint's file; a run knows its own.
 
     Raises:
-        ValueError: The source is no emitted C or its weights are damaged, this machine cannot compile or run it, or ``out`` holds
-            something.
+        ValueError: There is no such source or it is damaged, a file comes without the shape of its input, this machine cannot compile
+            or run it, or ``out`` holds something.
         OSError: The folder cannot be written, or the disk is full.
     """
-    folder = Path(source)
-    if not (folder / HEADER).is_file():
-        raise ValueError(f"{folder} is no folder of emitted C: it lacks {HEADER}. Compile the network into a folder first.")
+    if (Path(source) / HEADER).is_file():
+        return _written(Path(source), Path(out), None)
+    with tempfile.TemporaryDirectory() as place:
+        subject = run_subject(str(source), shape=shape)
+        with compile(subject.model, subject.inputs[0]) as compiled:
+            compiled.write(Path(place))
+        return _written(Path(place), Path(out), _checkpoint(str(source)))
+
+
+def _written(folder: Path, out: Path, checkpoint: str | None) -> Path:
     info, blob = emitted_info(folder), read_weights(folder / WEIGHTS)
     origin = Origin(
-        checkpoint=str(info.facts.get("checkpoint") or hashlib.sha256(blob.tobytes()).hexdigest()),
-        weights="trained" if info.facts.get("weights") == "trained" else "random",
+        checkpoint=checkpoint or str(info.facts.get("checkpoint") or hashlib.sha256(blob.tobytes()).hexdigest()),
+        weights="trained" if checkpoint or info.facts.get("weights") == "trained" else "random",
     )
-    return write_standalone(Path(out), folder, blob, origin, _reference(folder, info))
+    return write_standalone(out, folder, blob, origin, _reference(folder, info))
 
 
 def _reference(folder: Path, info: Info) -> Reference:
@@ -44,3 +59,8 @@ def _reference(folder: Path, info: Info) -> Reference:
     with CompiledModel.from_folder(folder) as model:
         outputs = model(*inputs)
     return Reference(inputs, list(outputs) if isinstance(outputs, tuple) else [outputs])
+
+
+def _checkpoint(source: str) -> str | None:
+    """Return the digest of a run's or a file's weights."""
+    return content_digest(Path(source)) if Path(source).is_file() else find(source, Store()).checkpoint

@@ -246,3 +246,10 @@ def hydra_job(config: DictConfig) -> None:
     record = execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
     top1 = record.metrics.get("top1_pct")
     errors.print(record.name + ("" if top1 is None else f": top1_pct {top1:.4g}"), highlight=False, markup=False, soft_wrap=True)
+
+
+def sizes(text: str | None, key: str, like: str) -> list[int] | None:
+    """Return the sizes in ``text``, such as 3x32x32; raise ``ValueError`` where it is written otherwise."""
+    if text is not None and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise ValueError(f"{key}={text}: write sizes with x between them, such as {key}={like}.")
+    return None if text is None else [int(size) for size in text.split("x")]

@@ -1,4 +1,4 @@
-"""Whole networks through the compiler: what PyTorch computes, on every instruction set, whatever was pruned and however often it is called."""
+"""Whole networks through the compiler: they give what PyTorch gives, on every instruction set, whatever was pruned."""
 
 import resource
 import threading

@@ -14,7 +14,11 @@ def buffers(draw: st.DrawFn) -> list[Lifetime]:
     made = []
     for number in range(draw(st.integers(1, 12))):
         side, first = draw(st.integers(1, 6)), draw(st.integers(0, 10))
-        layout = Map(draw(st.sampled_from([16, 32])), (1, side, side), draw(st.sampled_from(BORDERS))) if draw(st.booleans()) else Plain((1, side))
+        layout = (
+            Map(draw(st.sampled_from([16, 32])), (1, side, side), draw(st.sampled_from(BORDERS)))
+            if draw(st.booleans())
+            else Plain((1, side))
+        )
         made.append(Lifetime(f"n{number}", layout, first, first + draw(st.integers(0, 4))))
     return made
 

@@ -116,4 +116,5 @@ def needed_entries(shape: tuple[int, ...], mask: Tensor | None, *, block_filters
         return np.ones((blocks, groups, positions), bool)
     kept = np.zeros((blocks * block_filters, groups * group_channels, positions), bool)
     kept[:filters, :channels] = mask.reshape(filters, channels, positions).numpy()
-    return kept.reshape(blocks, block_filters, groups, group_channels, positions).any(axis=(1, 3))
+    needed: np.ndarray = kept.reshape(blocks, block_filters, groups, group_channels, positions).any(axis=(1, 3))
+    return needed

@@ -18,7 +18,9 @@ from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
 from espalier.compiler.program import Program, program
 from espalier.compiler.runtime.arrays import Array
 from espalier.compiler.runtime.building import build
+from espalier.compiler.runtime.emitted import WEIGHTS
 from espalier.compiler.runtime.loading import CompiledModel
+from espalier.compiler.runtime.weights import write_weights
 from espalier.constraints.assignment import Assignment
 
 PROFILE = ("-DES_PROFILE",)
@@ -79,6 +81,17 @@ class CompiledNetwork:
     def fork_join_ns(self) -> float:
         """Return how long handing work to all threads and waiting for them takes."""
         return self.native.fork_join_ns()
+
+    def write(self, folder: Path) -> None:
+        """Write its C files and weights to a folder, for ``CompiledModel.from_folder`` and ``espalier export``.
+
+        Raises:
+            OSError: It cannot be written, or the disk is full.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.emitted.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        write_weights(folder / WEIGHTS, np.frombuffer(self.emitted.blob, np.uint8))
 
     def close(self) -> None:
         """End its threads."""

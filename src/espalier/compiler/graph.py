@@ -142,8 +142,4 @@ class Graph:
         )
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{node.name:<28} {node.op:<12} {'x'.join(map(str, node.shape)):<20} "
-            f"{', '.join(node.inputs)}  {' '.join(f'{key}={value}' for key, value in node.attributes.items() if value not in (None, False))}"
-            for node in self.nodes
-        )
+        return "\n".join(f"{node.name} = {node.op}({', '.join(node.inputs)}) {'x'.join(map(str, node.shape))}" for node in self.nodes)

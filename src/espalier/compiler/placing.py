@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from espalier.compiler.graph import Graph, Node
-from espalier.compiler.layouts import LINE, Border, Layout, Map, Plain, map_of
+from espalier.compiler.layouts import LINE, Border, Layout, Plain, map_of
 
 ON_MAPS = ("conv", "max_pool", "avg_pool", "adaptive_avg_pool", "upsample", "group_norm")  # read a map and give one
 FOLLOWING = ("unary", "binary", "affine", "concat", "slice", "pad")  # stay on maps where all that they read lies there
@@ -47,9 +47,7 @@ def placed(graph: Graph) -> Placed:
 
     for node in graph:
         result = _gives_map(node, graph, readers, on_map)
-        if node.op in ON_MAPS:
-            inputs = tuple(want(name, wanted=True, of=node) for name in node.inputs)
-        elif node.op in FOLLOWING and result:
+        if node.op in ON_MAPS or (node.op in FOLLOWING and result):
             inputs = tuple(want(name, wanted=True, of=node) for name in node.inputs)
         elif node.op in ANY or node.op == "input":
             inputs = node.inputs
@@ -89,7 +87,7 @@ def _gives_map(node: Node, graph: Graph, readers: Mapping[str, list[Node]], on_m
 
 def _along_a_map(node: Node) -> bool:
     if node.op == "pad":
-        return node["padding"][0] == (0, 0)
+        return bool(node["padding"][0] == (0, 0))
     return int(node["axis"]) >= 1
 
 

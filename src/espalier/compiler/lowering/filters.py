@@ -24,7 +24,8 @@ TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels: two weight l
 CLAMPED = (None, "relu", "relu6")  # activations applied in registers
 
 SPLIT = f"""/* This thread's blocks: as many entries for each thread as whole blocks allow, the same ones on every call. */
-static inline __attribute__((unused)) void {NAME}_blocks(const int32_t *start, int64_t blocks, int tid, int threads, int64_t *first, int64_t *last)
+static inline __attribute__((unused)) void {NAME}_blocks(
+    const int32_t *start, int64_t blocks, int tid, int threads, int64_t *first, int64_t *last)
 {{
   int64_t p = 0, from = (int64_t)start[blocks] * tid / threads, to = (int64_t)start[blocks] * (tid + 1) / threads;
   if (start[blocks] == 0) {{ from = blocks * tid / threads; to = blocks * (tid + 1) / threads; *first = from; *last = to; return; }}
@@ -132,7 +133,8 @@ def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
     offsets = ((along * steps[:, None]).sum(0) + shift + channel) * 4
     if offsets.size and np.abs(offsets).max() >= 2**31:
         raise ValueError(f"a map of {source.line_stride * 4} bytes a line is too large for 32-bit offsets.")
-    return offsets.astype(np.int32)
+    narrow: np.ndarray = offsets.astype(np.int32)
+    return narrow
 
 
 def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:
