@@ -302,7 +302,7 @@ def pack(
 @app.command()
 def unpack(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What `espalier pack` wrote.")],
-    check: Annotated[bool, typer.Option("--check", help="Only verify every digest; write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say what that would add or refuse; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge an archive into the store, all of it or nothing, after verifying every digest.

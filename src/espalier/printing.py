@@ -216,8 +216,8 @@ def packed_lines(found: "Packed") -> Iterator[str]:
 def unpacked_lines(found: "Unpacked", *, checked_only: bool) -> Iterator[str]:
     """Yield what came of an archive, and what a reader must know."""
     yield escape(f"{found.path}: all {found.checked} digests are right")
-    if not checked_only:
-        yield f"{len(found.added)} runs added, {len(found.present)} were there already"
+    added = f"{len(found.added)} runs {'would be ' * checked_only}added"
+    yield f"{added}, {len(found.present)} {'are' if checked_only else 'were'} there already"
     yield from map(escape, (*(f"there already, the same: {name}" for name in found.present), *found.remarks))
 
 
