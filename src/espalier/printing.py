@@ -9,6 +9,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 
+EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors whose message names cause and way out
 COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
@@ -46,11 +48,32 @@ def readable_errors() -> Iterator[None]:
     """Turn errors that name their cause and way out into one line and exit code 2; ``ESPALIER_DEBUG=1`` shows where they came from."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except EXPECTED as error:
         if os.environ.get("ESPALIER_DEBUG"):
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        tell_error(str(error))
         sys.exit(2)
+
+
+def tell_error(message: str) -> None:
+    """Say on stderr what went wrong."""
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def answered_errors(*, as_json: bool) -> Iterator[None]:
+    """Answer an error with ``{"error": MESSAGE}`` where JSON was asked for; whoever catches it says the same to people, on stderr."""
+    try:
+        yield
+    except (BrokenPipeError, typer.Exit):  # nobody reads on; no error
+        raise
+    except Exception as error:
+        if as_json:
+            worded = getattr(error, "format_message", None)  # of a word that the shell cannot read; its class depends on typer's version
+            expected = isinstance(error, EXPECTED)
+            text = worded() if worded else str(error) if expected else f"{type(error).__name__}: {error}"
+            answer({"error": text}, list, as_json=True)
+        raise
 
 
 def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json: bool) -> None:
