@@ -17,6 +17,7 @@ import yaml
 from espalier.composing import config_dir, own_config_dir
 from espalier.docstrings import Described, described
 from espalier.tables.published import experiment_roots
+from espalier.tables.reading import YamlLoader
 from espalier.yaml_keys import Key, KeyFile, read_keys
 
 GLOSSARY = "keys.yaml"
@@ -318,14 +319,13 @@ def _joined(*parts: str) -> str:
 
 def _rows() -> Iterator[Setting]:
     """Yield what the rows of the papers' tables override."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for root in experiment_roots():
         for path in sorted(root.glob("*/tables/*.yaml")):
             text = path.read_text(encoding="utf-8")
             if "overrides:" not in text:
                 continue  # quoted only
             place = str(path.relative_to(root))
-            for row, entry in (yaml.load(text, Loader=loader).get("rows") or {}).items():  # noqa: S506  a safe loader
+            for row, entry in (yaml.load(text, Loader=YamlLoader).get("rows") or {}).items():  # noqa: S506  a safe loader
                 for override in entry.get("overrides") or []:
                     key, _, value = str(override).partition("=")
                     name = key.lstrip("+~").replace("/", ".")
