@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.knobs import Knob, Setting
     from espalier.merging import Unpacked
-    from espalier.record import Measurement, Record
+    from espalier.record import Measurement, Record, Store
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
     from espalier.tables.export import Grid as PrintedGrid
@@ -118,12 +118,12 @@ def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
             yield f"    [dim]stale (code changed since; rerun=stale does them anew): {escape(', '.join(verdict.stale))}[/]"
 
 
-def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
-    """Yield one line a cell, and what the mark of stale runs means where it stands."""
+def cells_grid(name: str, cells: Iterable["Cell"], *, store: "Store | None" = None) -> Iterator[RenderableType]:
+    """Yield one line a cell, and what the mark of stale runs means where it stands; ``store`` is that of the cells."""
     from espalier.tables.export import STALE_LEGEND, STALE_MARK  # noqa: PLC0415
     from espalier.tables.published import table  # noqa: PLC0415
 
-    every, columns = list(cells), table(name).columns
+    every, columns = list(cells), table(name, store=None if store is None else store.root).columns
     grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
     for column in grid.columns:
         column.overflow = "fold"
