@@ -1,11 +1,14 @@
 """What people read: brackets stay, and a time stands beside its setting."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import espalier
 from espalier import printing
+from espalier.record import Store
 from espalier.tables.comparison import Cell
 from espalier.tables.export import Grid
 
@@ -41,3 +44,14 @@ def test_a_time_stands_beside_its_setting() -> None:
     assert "latency_ms_p50 (ms)" in text
     assert "1 thread" in text
     assert "2 threads" in text
+
+
+def test_a_comparisons_cells_are_printed_from_the_store_they_come_from(tmp_path: Path) -> None:
+    store = Store(tmp_path / "elsewhere")
+    (store.root / "compare" / "mine").mkdir(parents=True)
+    (store.root / "compare" / "mine" / "table.yaml").write_text(
+        "paper: compare\ntable: mine\ntitle: one\nsource: {where: nowhere, provenance: proposal}\nexperiment: compare/any\n"
+        "data: {smoke: digits}\nseeds: {smoke: [0]}\ncolumns: {top1_pct: {}}\nrows: {dense: {overrides: []}}\n"
+    )
+    cells = espalier.cells("compare/mine", scale="smoke", store=store)
+    assert "top1_pct" in shown(*printing.cells_grid("compare/mine", cells, store=store))

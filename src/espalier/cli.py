@@ -10,11 +10,19 @@ from typer.core import TyperGroup
 import espalier
 from espalier import printing
 from espalier.completion import complete_comparison, complete_key, complete_override, complete_packable, complete_run, complete_table
-from espalier.printing import answer, console, errors, readable_errors, stoppable
+from espalier.printing import answer, answered_errors, console, errors, readable_errors, stoppable
 
 
 class Verbs(TyperGroup):
-    """The verbs; ``--config-dir`` may stand before a verb or anywhere behind it."""
+    """The verbs; ``--config-dir`` may stand before a verb or anywhere behind it, and with ``--json`` an error is answered in JSON too."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        with answered_errors(as_json="--json" in args):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with answered_errors(as_json="--json" in ctx.args):
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first: list[str] = []
@@ -179,7 +187,8 @@ def compare(
     else:
         answer(found, lambda: printing.standings_grid(found), as_json=as_json)
     if found.failed:
-        raise ValueError(printing.failures(found.failed))
+        printing.tell_error(printing.failures(found.failed))
+        raise typer.Exit(2)  # no error: what could be compared has been answered, which runs failed included
 
 
 @app.command()
@@ -302,7 +311,7 @@ def pack(
 @app.command()
 def unpack(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What `espalier pack` wrote.")],
-    check: Annotated[bool, typer.Option("--check", help="Only verify every digest; write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say what that would add or refuse; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge an archive into the store, all of it or nothing, after verifying every digest.

@@ -9,6 +9,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.knobs import Knob, Setting
     from espalier.merging import Unpacked
-    from espalier.record import Measurement, Record
+    from espalier.record import Measurement, Record, Store
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
     from espalier.tables.export import Grid as PrintedGrid
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 
+EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors whose message names cause and way out
 COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
@@ -46,11 +48,32 @@ def readable_errors() -> Iterator[None]:
     """Turn errors that name their cause and way out into one line and exit code 2; ``ESPALIER_DEBUG=1`` shows where they came from."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except EXPECTED as error:
         if os.environ.get("ESPALIER_DEBUG"):
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        tell_error(str(error))
         sys.exit(2)
+
+
+def tell_error(message: str) -> None:
+    """Say on stderr what went wrong."""
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def answered_errors(*, as_json: bool) -> Iterator[None]:
+    """Answer an error with ``{"error": MESSAGE}`` where JSON was asked for; whoever catches it says the same to people, on stderr."""
+    try:
+        yield
+    except (BrokenPipeError, typer.Exit):  # nobody reads on; no error
+        raise
+    except Exception as error:
+        if as_json:
+            worded = getattr(error, "format_message", None)  # of a word that the shell cannot read; its class depends on typer's version
+            expected = isinstance(error, EXPECTED)
+            text = worded() if worded else str(error) if expected else f"{type(error).__name__}: {error}"
+            answer({"error": text}, list, as_json=True)
+        raise
 
 
 def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json: bool) -> None:
@@ -95,12 +118,12 @@ def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
             yield f"    [dim]stale (code changed since; rerun=stale does them anew): {escape(', '.join(verdict.stale))}[/]"
 
 
-def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
-    """Yield one line a cell, and what the mark of stale runs means where it stands."""
+def cells_grid(name: str, cells: Iterable["Cell"], *, store: "Store | None" = None) -> Iterator[RenderableType]:
+    """Yield one line a cell, and what the mark of stale runs means where it stands; ``store`` is that of the cells."""
     from espalier.tables.export import STALE_LEGEND, STALE_MARK  # noqa: PLC0415
     from espalier.tables.published import table  # noqa: PLC0415
 
-    every, columns = list(cells), table(name).columns
+    every, columns = list(cells), table(name, store=None if store is None else store.root).columns
     grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
     for column in grid.columns:
         column.overflow = "fold"
@@ -216,8 +239,8 @@ def packed_lines(found: "Packed") -> Iterator[str]:
 def unpacked_lines(found: "Unpacked", *, checked_only: bool) -> Iterator[str]:
     """Yield what came of an archive, and what a reader must know."""
     yield escape(f"{found.path}: all {found.checked} digests are right")
-    if not checked_only:
-        yield f"{len(found.added)} runs added, {len(found.present)} were there already"
+    added = f"{len(found.added)} runs {'would be ' * checked_only}added"
+    yield f"{added}, {len(found.present)} {'are' if checked_only else 'were'} there already"
     yield from map(escape, (*(f"there already, the same: {name}" for name in found.present), *found.remarks))
 
 
