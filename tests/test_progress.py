@@ -40,6 +40,15 @@ def test_a_bar_that_was_told_of_too_few_grows_and_never_passes_its_end() -> None
     assert seen == [(1, 2), (2, 2), (3, 3), (4, 4)]
 
 
+def test_a_number_that_is_known_only_later_becomes_the_bars_end() -> None:
+    stream = io.StringIO()
+    with late_bar(Console(file=stream, force_terminal=True, width=100), "pages", after_s=-1.0) as told:
+        told("index.html", 3)
+        told("runs.html", 3)
+    assert "2/3" in stream.getvalue()
+    assert "/?" not in stream.getvalue()
+
+
 def test_without_a_console_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with late_bar(None, "pages", after_s=-1.0) as told:
         told("index.html")

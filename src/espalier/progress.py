@@ -40,8 +40,10 @@ def count(progress: Progress, bar: TaskID) -> None:
 @contextmanager
 def late_bar(
     console: Console | None, unit: str, *, total: int | None = None, after_s: float = PATIENCE_S, transient: bool = False
-) -> Iterator[Callable[[str], None]]:
+) -> Iterator[Callable[..., None]]:
     """Yield a function to call with the name of each thing that is done; a bar counts them once ``after_s`` have passed.
+
+    Where their number is known only later, the function takes it beside the name.
 
     Args:
         console: Where the bar is shown; None shows none.
@@ -53,8 +55,8 @@ def late_bar(
     progress = progress_bar(console, unit, transient=transient)
     bar, began = progress.add_task("", total=total), time.monotonic()
 
-    def told(name: str) -> None:
-        progress.update(bar, advance=1, description=name)
+    def told(name: str, of: int | None = None) -> None:
+        progress.update(bar, advance=1, description=name, total=total if of is None else of)
         if not progress.live.is_started and time.monotonic() - began > after_s:
             progress.start()
 

@@ -176,6 +176,20 @@ def test_stale_runs_and_variants_are_marked(tmp_path: Path) -> None:
     assert runs.count("<td>stale: code changed since</td>") == 1
 
 
+def test_the_number_of_pages_is_known_before_the_first_is_written(tmp_path: Path) -> None:
+    paper, records, measurements = compared(tmp_path)
+    seen: list[tuple[str, int]] = []
+    write_report(
+        [unshipped_paper(tmp_path), paper],
+        [*lenet5_records(), *records],
+        measurements,
+        tmp_path / "out",
+        told=lambda path, of: seen.append((path, of)),
+    )
+    assert {of for _, of in seen} == {len(seen)}
+    assert len(list((tmp_path / "out").rglob("*.html"))) == len(seen)
+
+
 def test_pages_of_what_is_gone_are_removed_and_nothing_else(tmp_path: Path) -> None:
     paper = made_up(tmp_path)
     out = tmp_path / "out"
