@@ -38,6 +38,7 @@ def test_a_time_stands_beside_its_setting() -> None:
         for mean, device in ((0.5, "a CPU, 1 thread"), (0.3, "a CPU, 2 threads"))
     ]
     text = shown(*printing.cells_grid("progressive-admm/lenet5", cells))
+    assert "published" not in text  # nothing is
     assert "latency_ms_p50 (ms)" in text
     assert "1 thread" in text
     assert "2 threads" in text

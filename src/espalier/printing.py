@@ -101,7 +101,9 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
     from espalier.tables.published import table  # noqa: PLC0415
 
     every, columns = list(cells), table(name).columns
-    grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
+    quoted = any(cell.published is not None for cell in every)  # a comparison has nothing published
+    heads = ("row", "column", *(("published", "provenance") if quoted else ()), "shipped", "yours", "seeds")
+    grid = Grid(*heads, title=f"{name} at scale={every[0].scale}")
     for column in grid.columns:
         column.overflow = "fold"
     for cell in every:
@@ -110,8 +112,7 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
         grid.add_row(
             cell.row,
             escape(f"{cell.column} ({unit}){setting}" if unit else cell.column + setting),
-            "" if cell.published is None else escape(str(cell.published)),
-            cell.provenance or "",
+            *(("" if cell.published is None else escape(str(cell.published)), cell.provenance or "") if quoted else ()),
             _spread(cell.shipped_mean, cell.shipped_std),
             _spread(cell.ours_mean, cell.ours_std) + (STALE_MARK if cell.stale else ""),
             ",".join(map(str, cell.seeds)),

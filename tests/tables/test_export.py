@@ -67,6 +67,13 @@ def test_contestants_rank_by_what_is_printed_among_rows_that_differ_in_the_metho
     assert dict(frame.dropna(subset="rank").groupby("row")["rank"].first()) == ranks(*contest)
 
 
+@pytest.mark.parametrize("to", ["md", "latex"])
+def test_a_table_without_published_figures_speaks_of_none(contest: tuple[Table, list[Cell]], to: str) -> None:
+    if to == "latex":
+        pytest.importorskip("great_tables")
+    assert "ublished" not in export(*contest, to)
+
+
 def test_nobody_ranks_until_the_round_is_full_of_equally_many_seeds(contest: tuple[Table, list[Cell]]) -> None:
     table, cells = contest
     assert ranks(table, [cell for cell in cells if cell.row != "mest-filter-4x"]) == {}

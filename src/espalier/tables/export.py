@@ -197,10 +197,11 @@ def _joined(figures: Sequence[tuple[str, bool]], escaped: Callable[[str], str], 
 
 
 def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
-    lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."]
-    if any(part != "published" for _, part in grid.heads):
+    shown = {part for _, part in grid.heads}
+    lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."] if PARTS[0] in shown else []
+    if shown - {PARTS[0]}:
         lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
-        if apart := not_comparable(cells):
+        if PARTS[0] in shown and (apart := not_comparable(cells)):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
     among = " among rows that differ in the method only" if table.contestants else ""
     if any(top for line in grid.figures for here in line for _, top in here):
