@@ -12,10 +12,12 @@ from espalier.contest import EXPERIMENT, Contest, Entry, Grid, planned, tuned
 from espalier.contestants import contestant
 from espalier.executing import Ask, Outcome, carry_out, check_jobs
 from espalier.files import write_over
+from espalier.inventory import cells
 from espalier.record import Record, Store, digest
 from espalier.running import seeds_in, value_of, whole
-from espalier.standing import Standing, standings
+from espalier.standing import Standing, standings_in
 from espalier.tables.published import COMPARISONS, comparison_file, paper
+from espalier.tables.ranking import of_one_computation
 from espalier.tables.schema import SCALES, Table
 
 SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
@@ -58,6 +60,7 @@ class Comparison:
         failed: Run -> why it has no record.
         remarks: What is wrong with it.
         records: Those of the asked seeds.
+        notes: What a reader of the figures must know, such as which times are of one computation.
     """
 
     name: str
@@ -67,11 +70,19 @@ class Comparison:
     failed: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; of records their names."""
         lines = [one.as_json() for one in self.standings]
-        facts = {"name": self.name, "scale": self.scale, "note": self.note, "failed": self.failed, "remarks": self.remarks}
+        facts = {
+            "name": self.name,
+            "scale": self.scale,
+            "note": self.note,
+            "failed": self.failed,
+            "remarks": self.remarks,
+            "notes": self.notes,
+        }
         return {**facts, "rows": lines, "runs": [record.name for record in self.records]}
 
 
@@ -140,9 +151,10 @@ def compare(
         tuned_at = None
     table = _filed(contest, title, way, seeds=chosen_seeds, tuned={} if tuned_at is None else {"trials": tune, "seed": tuned_at})
     outcome = _run(table, way, chosen_seeds)
-    lines = standings(table, scale=scale, store=place)
+    every = cells(table.name, scale=scale, store=place)
     remarks += _remarks(table, outcome.records)
-    return Comparison(table.name, scale, table.note, lines, outcome.failed, remarks, outcome.records)
+    notes = of_one_computation(table, every)
+    return Comparison(table.name, scale, table.note, standings_in(table, every), outcome.failed, remarks, outcome.records, notes)
 
 
 def compare_words(words: Sequence[str], *, console: Console | None = None) -> Comparison:

@@ -137,6 +137,7 @@ def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
     yield escape(f"{found.note} Rank: of the accuracy among rows that differ in the method only, once all have equally many seeds (n).")
     if devices := dict.fromkeys(one.device for one in found.standings if one.device):
         yield escape(f"Timed on {'; '.join(devices)}.")
+    yield from map(escape, found.notes)
     yield from (escape(f"{one.row}: {one.note}") for one in found.standings if one.note)
     yield from (f"[red]{escape(remark)}[/]" for remark in found.remarks)
     yield escape(f"Go on: espalier table {found.name} | espalier plot {found.name} --to figure.pdf | espalier report")

@@ -109,6 +109,36 @@ def test_the_best_are_bold_within_one_rate_and_one_setting(contest: tuple[Table,
     assert r"mest-filter-4x & 97.00 (n=1) & \textbf{200 (n=1)} & 3 (n=1) (A" in export(*contest, "latex")
 
 
+def test_nothing_is_bold_where_all_tie(contest: tuple[Table, list[Cell]]) -> None:
+    table, cells = contest
+    level = [replace(cell, ours_mean=300.0) if cell.column == "stored_bytes" else cell for cell in cells]
+    assert not [figure for figure in best(table, level) if figure[1] == "stored_bytes"]
+    assert [figure for figure in best(table, level) if figure[1] == "top1_pct"]
+
+
+TIMES = {"dense": 2.0, "admm-filter-4x": 1.0, "mest-filter-4x": 3.0, "set-filter-4x": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("cut", "engine", "bold"),
+    [
+        ((), "pytorch-eager", []),  # masks alone: one computation, whatever the clock said
+        (("set-filter-4x",), "pytorch-eager", ["admm-filter-4x", "mest-filter-4x"]),  # those two took 2.0 ms on average, the cut one 2.5
+        ((), "generated", ["admm-filter-4x"]),  # code that skips zeros may well differ
+    ],
+    ids=["masked", "one-is-cut", "skips-zeros"],
+)
+def test_times_of_one_computation_are_not_ranked(tmp_path: Path, cut: tuple[str, ...], engine: str, bold: list[str]) -> None:
+    table = made_up(tmp_path, table=CONTEST, claims=None).table("tab")
+    own = [record(row, metrics={"top1_pct": 98.0, "macs": 5e6 if row in cut else 1e7, "parameters": 1e4}) for row in TIMES]
+    times = [measurement(f"{row}-desk-0", taken, engine=engine) for row, taken in TIMES.items()]
+    cells = compare(table, own, [], "desk", measurements=times)
+    assert [row for row, column, *_ in sorted(best(table, cells)) if column == "latency_ms_p50"] == bold
+    rows = "dense, admm-filter-4x, mest-filter-4x" if cut else "all rows"
+    said = f"latency\\_ms\\_p50: {rows} are timings of one computation" in export(table, cells, "md")
+    assert said is (engine == "pytorch-eager")
+
+
 def test_published_and_own_figures_are_never_ranked_among_each_other(compared: tuple[Table, list[Cell]]) -> None:
     found = {(row, column, part) for row, column, part, _ in best(*compared)}
     assert ("admm", "top1_pct", "published") in found  # 99.1 against the quoted 98; the dense row's 99.2 does not compete

@@ -9,7 +9,7 @@ from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
 from espalier.tables.points import front
-from espalier.tables.ranking import METHOD, contestant, looks, ranked_part, ranks, value_of
+from espalier.tables.ranking import METHOD, contestant, looks, of_one_computation, ranked_part, ranks, value_of
 from espalier.tables.schema import Column, Table
 
 COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
@@ -57,7 +57,11 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
         "ranks": _mean_ranks(table, places),
         "charts": charts,
         "curves": [chart for chart in told["charts"] if chart.title != "Accuracy against rate"],
-        "notes": [*told["notes"], *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None)],
+        "notes": [
+            *told["notes"],
+            *of_one_computation(table, cells),
+            *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None),
+        ],
         "cell_notes": told["cell_notes"],
     }
 
@@ -138,10 +142,10 @@ def _against(
         points.setdefault(names[row], []).append(_point(table, scale, row, across, up, part))
     across, up = next(iter(pairs.values()))
     lines = [
-        {"row": row, "source": part, across.column: value_of(one, part), up.column: value_of(two, part)}
+        {"row": row, "source": part, "setting": setting, across.column: value_of(one, part), up.column: value_of(two, part)}
         for row, (one, two) in pairs.items()
     ]
-    members = front(table, lines, across.column, up.column)
+    members = front(table, lines, across.column, up.column, [cell for pair in pairs.values() for cell in pair])
     if table.columns[across.column].better == "higher":
         members.reverse()  # the cheapest first, from which the steps rise
     on = [member["row"] for member in members]

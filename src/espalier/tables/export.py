@@ -206,6 +206,7 @@ def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
     among = " among rows that differ in the method only" if table.contestants else ""
     if any(top for line in grid.figures for here in line for _, top in here):
         lines.append(f"Bold: the best of its column{among}, the dense baseline aside, never across sources or settings.")
+    lines += ranking.of_one_computation(table, cells)
     if any(title == RANK for title, _ in grid.heads):
         lines.append(f"Rank: by mean accuracy{among}; those that print alike share one.")
     if any(cell.stale for cell in cells):

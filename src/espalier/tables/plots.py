@@ -12,8 +12,8 @@ from typing import Any
 from espalier.files import replacing, write_over
 from espalier.tables.comparison import Cell
 from espalier.tables.drawing import COLORS, DASHES, axes_of, short
-from espalier.tables.points import Point, check_axis, common_setting, front, points, points_csv
-from espalier.tables.ranking import looks
+from espalier.tables.points import Point, check_axis, common_setting, points, points_csv
+from espalier.tables.ranking import looks, shared_times
 from espalier.tables.schema import Table
 
 COLUMN_WIDTH_IN = 3.33  # of a two-column paper
@@ -88,9 +88,15 @@ def caption(table: Table, cells: Sequence[Cell], lines: Sequence[Point], x: str,
         said.append("published points are of another scale or data, not to be set against the others")
     if any(line["stale"] for line in lines):
         said.append("* made by code that has changed since")
-    if members := front(table, lines, x, y):
+    if members := _members(lines, x):
         said.append(f"dashed: Pareto front of {members[0]['source']} ({', '.join(line['row'] for line in members)})")
+    if shared := {row for row, column, *_ in shared_times(table, cells) if column in (x, y)}:
+        said.append(f"{len(shared)} rows are timings of one computation, differ by noise and share their mean on the front")
     return "; ".join(said) + "."
+
+
+def _members(lines: Sequence[Point], x: str) -> list[Point]:
+    return sorted((line for line in lines if line["front"]), key=lambda line: float(line[x]))
 
 
 def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: float, told: str = "") -> Any:
@@ -185,8 +191,7 @@ def _tick(value: float) -> str:
 
 def _front(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
     """Draw what can be had at each x: the best y of the points that are at least as good there."""
-    members = front(table, lines, x, y)
-    if members:
+    if members := _members(lines, x):
         towards = "steps-pre" if table.columns[x].better == "higher" else "steps-post"
         look = {"color": "#7a828c", "linewidth": 1.0, "linestyle": (0, (2, 1.5)), "drawstyle": towards, "zorder": 1}
         axes.plot([line[x] for line in members], [line[y] for line in members], **look)
