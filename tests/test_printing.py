@@ -27,7 +27,7 @@ def test_brackets_of_a_message_are_no_markup(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_printed_form_keeps_its_marks() -> None:
     assert "99.2 [derived]" in shown(
-        printing.layout_grid("paper/table", Grid("row", [("top1_pct", "published")], [("a", ["99.2 [derived]"])]))
+        *printing.layout_grid("paper/table", Grid("row", [("top1_pct", "published")], [("a", ["99.2 [derived]"])]))
     )
 
 

@@ -202,7 +202,7 @@ def table(
         typer.echo(espalier.export(name, to, scale=scale).rstrip())
         return
     if layout:
-        answer(None, lambda: [printing.layout_grid(name, espalier.layout(name, scale=scale))], as_json=False)
+        answer(None, lambda: printing.layout_grid(name, espalier.layout(name, scale=scale)), as_json=False)
         return
     found = espalier.cells(name, scale=scale)
     answer(found, lambda: printing.cells_grid(name, found), as_json=as_json)

@@ -150,13 +150,14 @@ def failures(failed: Mapping[str, str]) -> str:
     return f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the others are kept: {causes(failed)}"
 
 
-def layout_grid(name: str, form: "PrintedGrid") -> Grid:
-    """Return a table in the form its paper prints, one line a row of it."""
+def layout_grid(name: str, form: "PrintedGrid") -> Iterator[RenderableType]:
+    """Yield a table in the form its paper prints, one line a row of it, and what holds for all its figures."""
     grid = Grid(escape(form.corner), *(escape(f"{title}\n{part}") for title, part in form.heads), title=name)
     grid.columns[0].no_wrap = True
     for row, texts in form.rows:
         grid.add_row(escape(row), *map(escape, texts))
-    return grid
+    yield grid
+    yield from map(escape, form.said)
 
 
 def runs_grid(found: Iterable["RunSummary"]) -> Grid:

@@ -102,11 +102,29 @@ def test_the_best_are_bold_within_one_rate_and_one_setting(contest: tuple[Table,
     }
     line = next(line for line in export(*contest, "md").splitlines() if line.startswith("| mest-filter-4x"))
     assert line == (
-        "| mest-filter-4x | 97.00 (n=1) | **200 (n=1)** | 3 (n=1) (A, 2 threads, batch 1, fp32, pytorch-eager, cpu); "
-        "**0.500 (n=1) (B, 2 threads, batch 1, fp32, pytorch-eager, cpu)** | 3 |"
+        "| mest-filter-4x | 97.00 | **200** | 3 (A, 2 threads, batch 1, fp32, pytorch-eager, cpu); "
+        "**0.500 (B, 2 threads, batch 1, fp32, pytorch-eager, cpu)** | 3 |"
     )
     pytest.importorskip("great_tables")
-    assert r"mest-filter-4x & 97.00 (n=1) & \textbf{200 (n=1)} & 3 (n=1) (A" in export(*contest, "latex")
+    assert r"mest-filter-4x & 97.00 & \textbf{200} & 3 (A" in export(*contest, "latex")
+
+
+@pytest.mark.parametrize("to", ["md", "latex"])
+def test_what_all_figures_share_is_said_once(tmp_path: Path, to: str) -> None:
+    if to == "latex":
+        pytest.importorskip("great_tables")
+    table = made_up(tmp_path, table=CONTEST, claims=None).table("tab")
+    rows = ("dense", "admm-filter-4x", "mest-filter-4x")
+    own = [one for row in rows for one in accuracies(row, 98.0, 97.0)]
+    times = [measurement(f"{row}-desk-{seed}", 1.0, device="cpu Z") for row in rows for seed in (0, 1)]
+    text = export(table, compare(table, own, [], "desk", measurements=times), to)
+    assert text.count("cpu Z") == 1
+    assert "measured on cpu Z, 2 threads, batch 1, fp32, pytorch-eager, cpu." in text
+    assert "(n=" not in text
+    assert len(re.findall(r"over n = 2 seeds\.", text)) == 1
+    longer = export(table, compare(table, [*own, record("dense", 2)], [], "desk", measurements=times), to)
+    assert longer.count("(n=2)") == 5  # of the other rows accuracy and time, and of the dense row its time
+    assert longer.count("(n=3)") == 1
 
 
 def test_nothing_is_bold_where_all_tie(contest: tuple[Table, list[Cell]]) -> None:
@@ -193,7 +211,7 @@ def test_latex_reads_back_a_row_full_of_special_signs(tmp_path: Path) -> None:
     text = text.replace("stored_bytes: {}", f"stored_bytes: {{unit: '{HOSTILE}'}}")
     table = made_up(tmp_path, table=text, claims=None).table("tab")
     written = export(table, compare(table, [record(HOSTILE), record("dense", metrics={"stored_bytes": 3})], [], "desk"), "latex")
-    row = next(line for line in written.splitlines() if "(n=1)" in line and "k" in line)
+    row = next(line for line in written.splitlines() if "98.00" in line)
     assert read_latex(row.split(" & ")[0]) == HOSTILE
     head = re.search(r"stored\\_bytes \((.*?)\)}", written)
     assert head is not None
@@ -228,7 +246,7 @@ def test_stale_runs_are_marked_and_the_mark_explained(tmp_path: Path) -> None:
     table = made_up(tmp_path).table("tab")
     own = accuracies("dense", 98.0)
     text = export(table, compare(table, own, [], "desk", stale={own[0].name}), "md")
-    assert r"| dense | 99.2 | 98.00 (n=1)\* |" in text
+    assert r"| dense | 99.2 | 98.00\* |" in text
     assert "rerun=stale" in text
     assert "rerun=stale" not in export(table, compare(table, own, [], "desk"), "md")
 
@@ -240,9 +258,12 @@ def test_markdown_escapes_what_would_break_it(compared: tuple[Table, list[Cell]]
     assert lines[2].startswith(
         r"| row | top1\_pct (%), published | top1\_pct (%), shipped | top1\_pct (%), yours | loss\_pct (points), published |"
     )
-    assert lines[4].startswith("| dense | 99.2 | 98.25 (n=1) | 98.25 ± 0.35 (n=2) |")
+    assert lines[4].startswith("| dense | 99.2 | 98.25 | 98.25 ± 0.35 (n=2) |")
     assert lines[6].startswith(r"| deep\_admm | ? |  | 97.25 ± 0.35 (n=2) |  |")
-    assert r"0.125 (n=1) (cpu\_A & 2\|3, 2 threads, batch 1, fp32, pytorch-eager, cpu)" in lines[6]
+    assert "| 0.125 (n=1) |" in lines[6]
+    assert r"latency\_ms\_p50: measured on cpu\_A & 2\|3, 2 threads, batch 1, fp32, pytorch-eager, cpu." in text
+    assert "Shipped: n = 1 seed, no spread." in text
+    assert "Yours: mean ± standard deviation over n seeds." in text
     assert r"99.1 \[derived\]" in lines[5]
     assert "?: unknown." in text
     assert r"Not to be set against the published figures (other scale or hardware): latency\_ms\_p50, top1\_pct." in text

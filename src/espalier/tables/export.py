@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -144,22 +144,26 @@ class Grid:
         heads: (title, part) of each text in a row.
         rows: (label, texts) of each row.
         figures: The same texts, figure by figure (several where they were measured in several settings), and whether each is the best.
+        said: What holds for every figure and stands in none of them: over how many seeds, and in which setting, each in a sentence.
     """
 
     corner: str
     heads: list[tuple[str, str]]
     rows: list[tuple[str, list[str]]]
     figures: Sequence[Sequence[Sequence[tuple[str, bool]]]] = ()
+    said: Sequence[str] = ()
 
 
 def wide(table: Table, cells: Sequence[Cell]) -> Grid:
     """Return the texts of a compared table in the paper's form, published | shipped | yours under each column that has any.
 
-    A comparison's table has the contestants' ranks as its last column.
+    A comparison's table has the contestants' ranks as its last column. A number of seeds that all figures of a source share, and a setting
+    that all times of a column share, are said once; else each figure has its own.
     """
     form, best = printed(table, cells), ranking.best(table, cells)
-    places = itertools.product(form.rows, form.columns, PARTS)
-    found = {(row, name, part): _figures(table, form.at(row, name), part, best) for row, name, part in places}
+    places = list(itertools.product(form.rows, form.columns, PARTS))
+    common = _Common.of(table, [cell for row in form.rows for name in form.columns for cell in form.at(row, name)])
+    found = {(row, name, part): _figures(table, form.at(row, name), part, best, common) for row, name, part in places}
     shown = [(name, part) for name in form.columns for part in PARTS if any(found[row, name, part] for row in form.rows)]
     heads = [(f"{name} ({unit})" if (unit := form.columns[name]) else name, part) for name, part in shown]
     lines = {row: [found[row, name, part] for name, part in shown] for row in form.rows}
@@ -168,10 +172,56 @@ def wide(table: Table, cells: Sequence[Cell]) -> Grid:
         for row, line in lines.items():
             line.append([(str(ranks[row]), False)] if row in ranks else [])
     texts = [(row, [BETWEEN.join(text for text, _ in here) for here in line]) for row, line in lines.items()]
-    return Grid(form.corner, heads, texts, list(lines.values()))
+    return Grid(form.corner, heads, texts, list(lines.values()), common.sentences)
 
 
-def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure]) -> list[tuple[str, bool]]:
+@dataclass(frozen=True)
+class _Common:
+    """What is said once for many figures.
+
+    Args:
+        seeds: Source -> number of seeds, where all its figures have as many.
+        settings: Measured column -> setting, where all its figures were measured in it.
+        sources: The sources that have figures.
+    """
+
+    seeds: Mapping[str, int]
+    settings: Mapping[str, str]
+    sources: Sequence[str]
+
+    @classmethod
+    def of(cls, table: Table, cells: Sequence[Cell]) -> "_Common":
+        """Return what is common to the figures of some cells."""
+        seeds: dict[str, set[int]] = {}
+        settings: dict[str, set[str]] = {}
+        for cell in cells:
+            for part in PARTS[1:]:
+                if ranking.value_of(cell, part) is not None:
+                    seeds.setdefault(part, set()).add(ranking.num_seeds(cell, part))
+                    if table.columns[cell.column].kind == "measured":
+                        settings.setdefault(cell.column, set()).add(cell.device)
+        once = {name: next(iter(found)) for name, found in settings.items() if len(found) == 1}
+        return cls({part: next(iter(found)) for part, found in seeds.items() if len(found) == 1}, once, list(seeds))
+
+    @property
+    def sentences(self) -> list[str]:
+        """Return what must stand beside the table."""
+        said = [f"{self._spread(part)}." for part in PARTS if part in self.sources]
+        if len({text.partition(":")[2] for text in said}) == 1 < len(said):
+            said = [f"Shipped and yours:{said[0].partition(':')[2]}"]
+        columns: dict[str, list[str]] = {}
+        for column, setting in self.settings.items():
+            columns.setdefault(setting, []).append(column)
+        return said + [f"{', '.join(names)}: measured on {setting}." for setting, names in columns.items() if setting]
+
+    def _spread(self, part: str) -> str:
+        if part not in self.seeds:
+            return f"{part.capitalize()}: mean ± standard deviation over n seeds"
+        num = self.seeds[part]
+        return f"{part.capitalize()}: " + (f"mean ± standard deviation over n = {num} seeds" if num > 1 else "n = 1 seed, no spread")
+
+
+def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure], common: _Common) -> list[tuple[str, bool]]:
     found = []
     for cell in cells[:1] if part == "published" else cells:
         column = table.columns[cell.column]
@@ -185,9 +235,9 @@ def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.F
             mean, std, num = shipped if part == "shipped" else (cell.ours_mean, cell.ours_std, len(cell.seeds))
             if mean is None:
                 continue
-            where = f" ({cell.device})" if column.kind == "measured" else ""
+            where = f" ({cell.device})" if column.kind == "measured" and cell.column not in common.settings else ""
             mark = STALE_MARK if part == "yours" and cell.stale else ""
-            text = f"{mean_text(mean, std, column)} (n={num})" + mark + where
+            text = mean_text(mean, std, column) + ("" if part in common.seeds else f" (n={num})") + mark + where
         found.append((text, (cell.row, cell.column, part, cell.device) in best))
     return found
 
@@ -200,7 +250,7 @@ def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
     shown = {part for _, part in grid.heads}
     lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."] if PARTS[0] in shown else []
     if shown - {PARTS[0]}:
-        lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
+        lines += grid.said
         if PARTS[0] in shown and (apart := not_comparable(cells)):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
     among = " among rows that differ in the method only" if table.contestants else ""
