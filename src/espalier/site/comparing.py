@@ -8,9 +8,10 @@ from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
 from espalier.tables.comparison import Cell
+from espalier.tables.labelling import axis_label
 from espalier.tables.points import front
 from espalier.tables.ranking import METHOD, contestant, looks, of_one_computation, ranked_part, ranks, value_of
-from espalier.tables.schema import Column, Table
+from espalier.tables.schema import Table
 
 COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
     "rate": "rate",
@@ -153,8 +154,8 @@ def _against(
         [_series(name, points[name], numbers.get(name), apart) for name in points],
         title=title,
         of=", ".join(word for word in (table.title, f"scale {scale}", setting) if word),
-        x_label=_named(across.column, table.columns[across.column]),
-        y_label=_named(up.column, table.columns[up.column]),
+        x_label=axis_label(across.column, table.columns[across.column]),
+        y_label=axis_label(up.column, table.columns[up.column]),
         front=[(member[across.column], member[up.column]) for member in members],
         note=f"{setting}. {_said(on)}" if setting else _said(on),
     )
@@ -163,10 +164,6 @@ def _against(
 
 def _said(on: Sequence[str]) -> str:
     return f"Pareto front (grey steps): {', '.join(on)}."
-
-
-def _named(name: str, column: Column) -> str:
-    return f"{name} ({column.unit})" if column.unit else name
 
 
 def _point(table: Table, scale: str, row: str, across: Cell, up: Cell, part: str) -> Point:
