@@ -42,10 +42,10 @@ def test_a_bar_that_was_told_of_too_few_grows_and_never_passes_its_end() -> None
 
 def test_a_number_that_is_known_only_later_becomes_the_bars_end() -> None:
     stream = io.StringIO()
-    with late_bar(Console(file=stream, force_terminal=True, width=100), "pages", after_s=-1.0) as told:
-        told("index.html", 3)
-        told("runs.html", 3)
-    assert "2/3" in stream.getvalue()
+    with late_bar(Console(file=stream, force_terminal=True, width=80), "pages", after_s=-1.0) as told:
+        told("index.html", 311)
+        told("runs/a-paper/a-table-of-it/a-row-of-a-very-long-name-that-goes-on.html", 311)
+    assert "2/311" in stream.getvalue()
     assert "/?" not in stream.getvalue()
 
 

@@ -6,19 +6,21 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
+MAX_NAME = 30  # characters of what is under way
 PATIENCE_S = 2.0  # what takes no longer shows no late bar
 
 
 def progress_bar(console: Console | None, unit: str, *, transient: bool = False) -> Progress:
     """Return a bar that counts ``unit`` on ``console``; without one it shows nothing, a transient one goes when it ends."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=MAX_NAME)),
+        BarColumn(),  # gives way where it is narrow, and no figure does
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn(unit, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
     return Progress(*columns, console=console or Console(quiet=True), disable=console is None, transient=transient)
 

@@ -1,12 +1,13 @@
 """The page of a comparison: accuracy against what it costs, the front that no row beats, ranks, and each row's runs and commands."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from espalier.site.charts import NUM_COLOURS, SHAPES, Chart, Point, Series, scatter
 from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
+from espalier.tables.common import Common
 from espalier.tables.comparison import Cell
 from espalier.tables.labelling import axis_label
 from espalier.tables.points import front
@@ -36,7 +37,8 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     accuracy = next((name for name, column in table.columns.items() if column.kind == "accuracy" and column.computed is None), None)
     charts, fronts = _charts(table, scale, by_row, accuracy, ranked_part(cells)) if accuracy is not None else ([], {})
     places = ranks(table, cells)
-    settings = {column: {cell.device for cell in cells if cell.column == column and cell.device} for column in table.columns}
+    common = Common.of(table, cells)
+    alone = len(common.sources) == 1 and bool(common.seeds)  # whose figures they are, and of how many seeds, is then said once
     commands = _commands(table, scale, evidence)
     rows = [
         {
@@ -44,7 +46,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
             "note": table.rows[row].note,
             "rank": places.get(row),
             "fronts": [title for title, on in fronts.items() if row in on],
-            "columns": [[_texts(table, cell, settings[column]) for cell in by_row[row][column]] for column in table.columns],
+            "columns": [[_texts(table, cell, common) for cell in by_row[row][column]] for column in table.columns],
             "href": row_page(table.paper, table.table, row, scale),
             "commands": "\n".join(commands.get(row, [])),
         }
@@ -53,12 +55,14 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     ]
     return {
         "scale": scale,
+        "alone": alone,
         "columns": {name: column.unit for name, column in table.columns.items()},
         "rows": rows,
         "ranks": _mean_ranks(table, places),
         "charts": charts,
         "curves": [chart for chart in told["charts"] if chart.title != "Accuracy against rate"],
         "notes": [
+            *(common.sentences[:1] if alone else []),
             *told["notes"],
             *of_one_computation(table, cells),
             *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None),
@@ -71,10 +75,10 @@ def _told(cell: Cell) -> bool:
     return (cell.ours_mean, cell.shipped_mean) != (None, None)
 
 
-def _texts(table: Table, cell: Cell, settings: Collection[str]) -> dict[str, Any]:
+def _texts(table: Table, cell: Cell, common: Common) -> dict[str, Any]:
     """Return what a cell says; its setting only where the column has several, for the notes below the table name the only one."""
     said = texts(table, cell)
-    return said if len(settings) > 1 else said | {"setting": ""}
+    return said | {"setting": ""} if cell.column in common.settings else said
 
 
 def _commands(table: Table, scale: str, evidence: Evidence) -> dict[str, list[str]]:

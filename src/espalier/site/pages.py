@@ -51,6 +51,7 @@ def write_report(
     environment = Environment(
         loader=PackageLoader("espalier.site"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
+    environment.filters["breakable"] = links.breakable
     environment.globals.update(marks=MARKS, links=links, states=STATES, words=VERDICTS, version=version("espalier"))
     written = []
     every = list(papers)

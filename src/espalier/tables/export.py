@@ -11,11 +11,12 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from espalier.tables import ranking
+from espalier.tables.common import Common
 from espalier.tables.comparison import JSON_KEYS, Cell
 from espalier.tables.figures import mean_text, published_text
 from espalier.tables.layout import printed
@@ -162,7 +163,7 @@ def wide(table: Table, cells: Sequence[Cell]) -> Grid:
     """
     form, best = printed(table, cells), ranking.best(table, cells)
     places = list(itertools.product(form.rows, form.columns, PARTS))
-    common = _Common.of(table, [cell for row in form.rows for name in form.columns for cell in form.at(row, name)])
+    common = Common.of(table, [cell for row in form.rows for name in form.columns for cell in form.at(row, name)])
     found = {(row, name, part): _figures(table, form.at(row, name), part, best, common) for row, name, part in places}
     shown = [(name, part) for name in form.columns for part in PARTS if any(found[row, name, part] for row in form.rows)]
     heads = [(f"{name} ({unit})" if (unit := form.columns[name]) else name, part) for name, part in shown]
@@ -175,53 +176,7 @@ def wide(table: Table, cells: Sequence[Cell]) -> Grid:
     return Grid(form.corner, heads, texts, list(lines.values()), common.sentences)
 
 
-@dataclass(frozen=True)
-class _Common:
-    """What is said once for many figures.
-
-    Args:
-        seeds: Source -> number of seeds, where all its figures have as many.
-        settings: Measured column -> setting, where all its figures were measured in it.
-        sources: The sources that have figures.
-    """
-
-    seeds: Mapping[str, int]
-    settings: Mapping[str, str]
-    sources: Sequence[str]
-
-    @classmethod
-    def of(cls, table: Table, cells: Sequence[Cell]) -> "_Common":
-        """Return what is common to the figures of some cells."""
-        seeds: dict[str, set[int]] = {}
-        settings: dict[str, set[str]] = {}
-        for cell in cells:
-            for part in PARTS[1:]:
-                if ranking.value_of(cell, part) is not None:
-                    seeds.setdefault(part, set()).add(ranking.num_seeds(cell, part))
-                    if table.columns[cell.column].kind == "measured":
-                        settings.setdefault(cell.column, set()).add(cell.device)
-        once = {name: next(iter(found)) for name, found in settings.items() if len(found) == 1}
-        return cls({part: next(iter(found)) for part, found in seeds.items() if len(found) == 1}, once, list(seeds))
-
-    @property
-    def sentences(self) -> list[str]:
-        """Return what must stand beside the table."""
-        said = [f"{self._spread(part)}." for part in PARTS if part in self.sources]
-        if len({text.partition(":")[2] for text in said}) == 1 < len(said):
-            said = [f"Shipped and yours:{said[0].partition(':')[2]}"]
-        columns: dict[str, list[str]] = {}
-        for column, setting in self.settings.items():
-            columns.setdefault(setting, []).append(column)
-        return said + [f"{', '.join(names)}: measured on {setting}." for setting, names in columns.items() if setting]
-
-    def _spread(self, part: str) -> str:
-        if part not in self.seeds:
-            return f"{part.capitalize()}: mean ± standard deviation over n seeds"
-        num = self.seeds[part]
-        return f"{part.capitalize()}: " + (f"mean ± standard deviation over n = {num} seeds" if num > 1 else "n = 1 seed, no spread")
-
-
-def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure], common: _Common) -> list[tuple[str, bool]]:
+def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure], common: Common) -> list[tuple[str, bool]]:
     found = []
     for cell in cells[:1] if part == "published" else cells:
         column = table.columns[cell.column]
