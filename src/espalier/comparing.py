@@ -14,11 +14,11 @@ from espalier.executing import Ask, Outcome, carry_out, check_jobs
 from espalier.files import write_over
 from espalier.inventory import cells
 from espalier.record import Record, Store, digest
-from espalier.running import seeds_in, value_of, whole
 from espalier.standing import Standing, standings_in
 from espalier.tables.published import COMPARISONS, comparison_file, paper
 from espalier.tables.ranking import of_one_computation
 from espalier.tables.schema import SCALES, Table
+from espalier.words import seeds_in, value_of, whole
 
 SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
 CHOSEN_BY = "val/top1_pct"
