@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import espalier
-from espalier.comparing import Comparison, _remarks, compare, compare_words
+from espalier.asking import compare_words
+from espalier.comparing import Comparison, _remarks, compare
 from espalier.record import Store
 from espalier.standing import standings
 from espalier.tables.published import paper, table
@@ -206,6 +207,32 @@ def test_words_that_say_nothing_run_nothing(store_folder: Path, words: Sequence[
     with pytest.raises(ValueError, match=message):
         compare_words(words)
     assert not list(store_folder.glob("compare/*"))
+
+
+def test_a_misspelt_word_of_those_needed_is_recognised(store_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"a comparison needs method=, .* Did you mean it with metod=\?"):
+        compare_words([*WORDS[:2], "metod=admm,mest_em", *WORDS[3:]])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("method=amm,mest_em", "method=amm is not known"),
+        ("constraint=unstructred", "Nearest of constraint=: unstructured"),
+        ("method=admm", "two contestants or more"),
+        ("optimizers.admm.lrr=1", "Nearest keys: optimizers.admm.lr"),
+        ("scale=dsk", "did you mean desk"),
+        ("jobs=0", "at least one process runs"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_torch_is_loaded(store_folder: Path, changed: str, message: str) -> None:
+    key = changed.partition("=")[0]
+    words = [*(word for word in WORDS if word.partition("=")[0] != key), changed]
+    code = "import sys, espalier\ntry:\n    espalier.compare_words(sys.argv[1:])\nexcept ValueError as error:\n    print(error)\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert message in done.stdout
+    assert done.stdout.strip().endswith("False")
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """Bars: one that comes only where something takes long, and one that is told of too few."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from espalier.progress import count, late_bar, progress_bar
+from espalier.progress import count, late_bar, late_sign, progress_bar
 
 pytestmark = pytest.mark.tiny
 
@@ -18,6 +19,14 @@ def test_a_late_bar_shows_what_takes_longer(after_s: float, shown: bool) -> None
         told("runs.html")
     assert ("runs.html" in stream.getvalue()) is shown
     assert ("2/?" in stream.getvalue()) is shown
+
+
+@pytest.mark.parametrize(("terminal", "after_s", "shown"), [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)])
+def test_a_sign_of_life_comes_late_and_on_a_terminal_alone(terminal: bool, after_s: float, shown: bool) -> None:
+    stream = io.StringIO()
+    with late_sign(Console(file=stream, force_terminal=terminal, width=100), "loading [torch]", after_s=after_s):
+        time.sleep(0.2)
+    assert ("loading [torch] ..." in stream.getvalue()) is shown
 
 
 def test_a_bar_of_known_length_that_goes_when_it_ends() -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espalier.archiving import pack
-    from espalier.comparing import compare, compare_words
+    from espalier.asking import compare_words
+    from espalier.comparing import compare
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.explaining import explain
@@ -36,7 +37,7 @@ HOMES = {
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
     "compare": "espalier.comparing",
-    "compare_words": "espalier.comparing",
+    "compare_words": "espalier.asking",
     "diff": "espalier.inventory",
     "explain": "espalier.explaining",
     "export": "espalier.inventory",

@@ -1,10 +1,12 @@
 """The progress bar of whatever takes long."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
@@ -37,6 +39,24 @@ def count(progress: Progress, bar: TaskID) -> None:
     task = progress.tasks[progress.task_ids.index(bar)]
     if task.total is not None and task.completed > task.total:
         progress.update(bar, total=task.completed)
+
+
+@contextmanager
+def late_sign(console: Console | None, doing: str, *, after_s: float = PATIENCE_S) -> Iterator[None]:
+    """Show on a terminal that something is under way, once it has taken ``after_s``; elsewhere nothing."""
+    if console is None or not console.is_terminal:
+        yield
+        return
+    sign = console.status(f"{escape(doing)} ...")
+    timer = threading.Timer(max(0.0, after_s), sign.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # it may be about to start the sign
+        sign.stop()
 
 
 @contextmanager

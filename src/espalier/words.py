@@ -6,6 +6,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from espalier.devices import num_cores
+
 
 def value_of(overrides: Sequence[str], key: str) -> str | None:
     """Return what follows ``key=``; None where the key is not given.
@@ -72,3 +74,9 @@ def choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[
     if not (found := list(value.filter(list(options)))):
         raise ValueError(f"{key}={text} matches none of {', '.join(options) or 'the numbers it stands for; name them'}.")
     return found
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise ``ValueError`` where no process would run."""
+    if jobs < 1:
+        raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
