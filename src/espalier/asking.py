@@ -15,14 +15,15 @@ from rich.console import Console
 from espalier.composing import check_scale, composed_words, config_dir, near_options
 from espalier.contestants import Contestant, contestant
 from espalier.progress import late_sign
-from espalier.words import check_jobs, seeds_in, value_of, whole
+from espalier.words import check_jobs, seeds_in, truth, value_of, whole
 
 if TYPE_CHECKING:
     from espalier.comparing import Comparison
+    from espalier.outlining import Outline
 
 EXPERIMENT = "compare/any"  # of conf/experiment
 AXES = ("model", "data", "method", "constraint", "rate")
-WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name")  # what a command names; the others change the config
+WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name", "dry_run")  # what a command names; the others change the config
 NO_PART = ("logger", "frame")  # groups that no training depends on: they go with the runs. A frame changes what is timed: the note says so
 SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
 TAKEN = ("row", "paper", "table", "scale", "seed", "recipe", "rerun", "dry_run", "sparsity", "budgets", "budget")  # it sets these itself
@@ -179,10 +180,24 @@ def compare_words(words: Sequence[str], *, console: Console | None = None) -> "C
     Raises:
         ValueError: As for ``compare``, or a word that is needed is missing.
     """
+    if truth(words, "dry_run"):
+        raise ValueError("dry_run=true compares nothing; espalier.outline_words takes these words and says what would be done.")
     found = asked_in(words)
     with late_sign(console, "loading torch"):
         from espalier.comparing import compared  # noqa: PLC0415  nothing of the above needs it
     return compared(found, console=console)
+
+
+def outline_words(words: Sequence[str], *, console: Console | None = None) -> "Outline":
+    """Return what ``compare_words`` would do: contestants, epochs, what it trains and reuses, what it refuses. Trains and writes nothing.
+
+    Raises:
+        ValueError: As for ``compare_words``.
+    """
+    found = asked_in(words)
+    with late_sign(console, "loading torch"):
+        from espalier.outlining import outlined  # noqa: PLC0415
+    return outlined(found, console=console)
 
 
 def choose(grid: Grid, *, scale: str) -> Chosen:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.knobs import Knob, Setting
     from espalier.merging import Unpacked
+    from espalier.outlining import Outline
     from espalier.record import Measurement, Record
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
@@ -145,6 +146,32 @@ def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
     yield from (escape(f"{one.row}: {one.note}") for one in found.standings if one.note)
     yield from (f"[red]{escape(remark)}[/]" for remark in found.remarks)
     yield escape(f"Go on: espalier table {found.name} | espalier plot {found.name} --to figure.pdf | espalier report")
+
+
+def outline_lines(found: "Outline") -> Iterator[RenderableType]:
+    """Yield what a comparison would do: one line a row, what holds for all, what cannot be, and what it comes to."""
+    seeds = f"seed{'s' * (len(found.seeds) > 1)} {','.join(map(str, found.seeds))}"
+    what = f", the {found.trials} trials of each contestant" if found.trials else f", {seeds}"
+    lines = [
+        [one.row, one.recipe, str(one.epochs), ",".join(map(str, one.done)), _by_seed(one.trains), _by_seed(one.reuses)]
+        for one in found.rows
+        if not one.reason
+    ]
+    heads = ("row", "recipe", "epochs", "done (seeds)", "trains (step epochs)", "reuses")
+    yield Fitted(heads, lines, title=f"{found.name} at scale={found.scale}{what}: nothing is run")
+    yield from (escape(f"{one.row}: not applicable: {one.reason}") for one in found.rows if one.reason)
+    yield escape(found.note)
+    if found.trials:
+        yield escape(f"Then every row ({seeds}) with the settings of its best trial; those are not known yet.")
+    yield escape(f"{found.epochs} epochs to train; {found.expected}.")
+
+
+def _by_seed(steps: Mapping[int, tuple[str, ...]]) -> str:
+    """Return what is done in each seed, once where it is the same in all."""
+    texts = {seed: ", ".join(names) for seed, names in steps.items() if names}
+    if len(set(texts.values())) < 2 and len(texts) == len(steps):
+        return next(iter(texts.values()), "")
+    return "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
 
 
 def failures(failed: Mapping[str, str]) -> str:
