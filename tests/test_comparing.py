@@ -211,8 +211,8 @@ def test_words_that_say_nothing_run_nothing(store_folder: Path, words: Sequence[
 
 
 def test_a_misspelt_word_of_those_needed_is_recognised(store_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"a comparison needs method=, .* Did you mean it with metod=\?"):
-        compare_words([*WORDS[:2], "metod=admm,mest_em", *WORDS[3:]])
+    with pytest.raises(ValueError, match=r"a comparison needs method=, .* Did you mean it with methd=\?"):
+        compare_words([*WORDS[:2], "methd=admm,mest_em", *WORDS[3:]])
 
 
 @pytest.mark.parametrize(

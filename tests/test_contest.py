@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from espalier.asking import Grid, composed_for
-from espalier.comparing import _settings
+from espalier.comparing import _counted, _settings
 from espalier.composing import resolved
 from espalier.contest import Contest, _same_epochs, planned, tuned
 from espalier.contestants import contestant, contestant_names
@@ -94,7 +94,7 @@ def test_a_network_of_linear_layers_skips_its_last_alone() -> None:
         ({"overrides": ["optimizers.admm.lrr=1"]}, r"^Could not override 'optimizers.admm.lrr'. Nearest keys: optimizers.admm.lr,"),
         ({"overrides": ["epoch=3"]}, r"^Could not override 'epoch'. Nearest keys: epochs"),
         ({"overrides": ["seeds=0,1"]}, r"seeds=0,1 names several values.*Did you mean seed=\?"),
-        ({"overrides": ["trainer=defualt"]}, "trainer=defualt is not known. Nearest of trainer=: default"),
+        ({"overrides": ["trainer=defaultt"]}, "trainer=defaultt is not known. Nearest of trainer=: default"),
         ({"data": "zzz"}, "data=zzz is not known. Known of data=: cifar10, .*mnist"),
         ({"overrides": ["method.rho.start=1,2"]}, "names several values.*-m"),
         ({"overrides": ["recipe=train"]}, "a comparison sets recipe itself"),
@@ -118,6 +118,11 @@ def test_epochs_are_compared_of_every_row_whose_words_differ(monkeypatch: pytest
     monkeypatch.setattr("espalier.contest._num_epochs", lambda grid, words, scale: composed.append(scale) or 5)
     _same_epochs(found.grid, found.entries)
     assert len(composed) == 3 * 2  # a scale and method each, whatever the sets and rates
+
+
+def test_one_epoch_is_no_epochs() -> None:
+    assert [_counted({"smoke": count, "desk": count}) for count in (1, 2)] == ["1 epoch", "2 epochs"]
+    assert _counted({"smoke": 2, "desk": 8}) == "2 epochs at smoke, 8 epochs at desk"
 
 
 def test_the_dense_rows_own_epochs_are_counted() -> None:

@@ -327,7 +327,9 @@ def _note(contest: Contest, way: Way, tuned: Mapping[Literal["trials", "seed"], 
 def _counted(epochs: Mapping[str, int]) -> str:
     """Return epochs by scale in words, in one figure where all scales have the same."""
     counts = sorted(set(epochs.values()))
-    return f"{counts[0]} epochs" if len(counts) == 1 else ", ".join(f"{count} epochs at {scale}" for scale, count in epochs.items())
+    if len(counts) == 1:
+        return f"{counts[0]} epoch{'s' * (counts[0] > 1)}"
+    return ", ".join(f"{count} epochs at {scale}" for scale, count in epochs.items())
 
 
 def _settings(grid: Grid) -> str:
