@@ -4,7 +4,8 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
   ``export``, ``plot``, ``report``, ``publish`` (to W&B), ``fetch``.
-- Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
+- Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line),
+  ``outline_words`` (what these would do).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
 - Settings: ``explain`` (what a key of the config means).
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espalier.archiving import pack
-    from espalier.comparing import compare, compare_words
+    from espalier.asking import compare_words, outline_words
+    from espalier.comparing import compare
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.explaining import explain
@@ -36,7 +38,7 @@ HOMES = {
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
     "compare": "espalier.comparing",
-    "compare_words": "espalier.comparing",
+    "compare_words": "espalier.asking",
     "diff": "espalier.inventory",
     "explain": "espalier.explaining",
     "export": "espalier.inventory",
@@ -48,6 +50,7 @@ HOMES = {
     "load": "espalier.interface",
     "measure": "espalier.interface",
     "measure_runs": "espalier.measuring",
+    "outline_words": "espalier.asking",
     "pack": "espalier.archiving",
     "papers": "espalier.inventory",
     "plot": "espalier.inventory",
@@ -83,6 +86,7 @@ __all__ = [
     "load",
     "measure",
     "measure_runs",
+    "outline_words",
     "pack",
     "papers",
     "plot",

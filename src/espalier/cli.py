@@ -176,10 +176,21 @@ def compare(
         constraint=filter rate=2 tune=8 epochs=20
 
     \b
+    # what it would train, reuse and refuse
+    espalier compare model=lenet5 data=digits method=admm,mest_em \\
+        constraint=unstructured rate=4,8 dry_run=true
+
+    \b
     # look on
     espalier table compare/mine
     espalier plot compare/mine --to mine.pdf
     """
+    if "dry_run=true" in (word.lower() for word in words):
+        if to is not None:
+            raise ValueError("dry_run=true makes no table; leave --to out.")
+        outline = espalier.outline_words(words, console=errors)
+        answer(outline, lambda: printing.outline_lines(outline), as_json=as_json)
+        return
     with stoppable():
         found = espalier.compare_words(words, console=errors)
     if to is not None and not as_json:
@@ -211,7 +222,7 @@ def table(
         typer.echo(espalier.export(name, to, scale=scale).rstrip())
         return
     if layout:
-        answer(None, lambda: [printing.layout_grid(name, espalier.layout(name, scale=scale))], as_json=False)
+        answer(None, lambda: printing.layout_grid(name, espalier.layout(name, scale=scale)), as_json=False)
         return
     found = espalier.cells(name, scale=scale)
     answer(found, lambda: printing.cells_grid(name, found), as_json=as_json)

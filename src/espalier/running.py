@@ -5,11 +5,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -22,6 +20,7 @@ from espalier.refusals import refuse_idle_rates
 from espalier.runner import Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
+from espalier.words import choices, seeds_in, truth, value_of, whole
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
@@ -122,7 +121,7 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
         raise ValueError("--states lists the runs of this process; Hydra's flags hand them to its launchers. Leave one of both out.")
     if by_hydra and jobs > 1:
         raise ValueError(f"jobs={jobs} is of this process; Hydra's launchers have their own number of jobs. Leave one of both out.")
-    if by_hydra and _truth(overrides, "dry_run"):
+    if by_hydra and truth(overrides, "dry_run"):
         raise ValueError("dry_run=true shows rows one by one and takes no flag of Hydra's; leave out -m, and give every key one value.")
     for scale, published in tables.items():
         if by_hydra:
@@ -133,7 +132,7 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
         rows, seeds = choices(overrides, "row", list(published.runnable)), seeds_in(overrides)
         for row in rows or []:
             published.row(row)
-        if _truth(overrides, "dry_run"):
+        if truth(overrides, "dry_run"):
             for row in rows or list(published.runnable):
                 for seed in seeds or [0]:
                     _dry_run(name, row, scale, seed, rest, console or Console())
@@ -142,68 +141,6 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
     if states is not None:
         write_over(states, json.dumps({record.name: "done" for record in records}, indent=1) + "\n")
     return records
-
-
-def value_of(overrides: Sequence[str], key: str) -> str | None:
-    """Return what follows ``key=``; None where the key is not given.
-
-    Raises:
-        ValueError: It is given twice.
-    """
-    values = [word.partition("=")[2] for word in overrides if word.partition("=")[0] == key]
-    if len(values) > 1:
-        raise ValueError(f"{key}= is given {len(values)} times ({', '.join(values)}); write one list, {key}={','.join(values)}.")
-    return values[0] if values else None
-
-
-def whole(overrides: Sequence[str], key: str, default: int) -> int:
-    """Return the whole number that follows ``key=``.
-
-    Raises:
-        ValueError: It is none.
-    """
-    text = value_of(overrides, key)
-    if text is not None and not re.fullmatch(r"\d+", text):
-        raise ValueError(f"{key}={text} is no whole number; write {key}={default}, or another from 0 on.")
-    return default if text is None else int(text)
-
-
-def _truth(overrides: Sequence[str], key: str) -> bool:
-    value = (value_of(overrides, key) or "false").lower()
-    if value not in ("true", "false"):
-        raise ValueError(f"{key}={value} is neither true nor false.")
-    return value == "true"
-
-
-def seeds_in(overrides: Sequence[str]) -> list[int] | None:
-    """Return what ``seed=0,1`` names; None where it is not given.
-
-    Raises:
-        ValueError: It is no list of whole numbers.
-    """
-    chosen = choices(overrides, "seed", [])
-    if wrong := [seed for seed in chosen or [] if not re.fullmatch(r"\d+", seed)]:
-        raise ValueError(f"seed={wrong[0]} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
-    return None if chosen is None else list(map(int, chosen))
-
-
-def choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:
-    """Return what ``key=a,b`` or ``key=glob(*)`` names; None where the key is not given.
-
-    Raises:
-        ValueError: It is given twice, or a glob matches none of the options; the message lists them.
-    """
-    if (text := value_of(overrides, key)) is None:
-        return None
-    parsed = OverridesParser.create().parse_override(f"{key}={text}")
-    if not parsed.is_sweep_override():
-        return [str(parsed.value())]
-    value: Any = parsed.value()
-    if not hasattr(value, "filter"):
-        return [str(choice) for choice in parsed.sweep_iterator()]
-    if not (found := list(value.filter(list(options)))):
-        raise ValueError(f"{key}={text} matches none of {', '.join(options) or 'the numbers it stands for; name them'}.")
-    return found
 
 
 def _dry_run(name: str, row: str, scale: str, seed: int, overrides: Sequence[str], console: Console) -> None:
