@@ -45,11 +45,14 @@ picture: report
 	  --screenshot=docs/report.png "file://$(CURDIR)/report/index.html" 2>/dev/null
 	@test "$$(wc -c < docs/report.png)" -lt 200000 || { echo "docs/report.png is larger than 200 kB" >&2; exit 1; }
 
+# A worker a core. Tests of one file stay together: they share what they train.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
+
 test: env
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: env
-	$(BIN)/python -m pytest -q -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(PYTEST) -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: env
 	$(BIN)/ruff check .

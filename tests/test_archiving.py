@@ -3,11 +3,13 @@
 import errno
 import json
 import posixpath
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 import espalier
 from espalier import cli
 from espalier.archives import write_archive
+from espalier.merging import Unpacked
 from espalier.record import Record, Store
 from espalier.running import run
 
@@ -107,10 +110,10 @@ def test_references_of_the_papers_are_packed_and_told_apart(tmp_path: Path, stor
     packed = espalier.pack("ss-auto/cifar10_claims", tmp_path / "refs.tar.gz", scale="desk")
     assert packed.runs == []
     assert len(packed.shipped) == 3
-    done = espalier.unpack(packed.path)
+    done = unpack(packed.path)
     assert (done.added, done.present) == ([], [])  # they came with this espalier too
     monkeypatch.setattr("espalier.tables.published.Paper.shipped_records", lambda self: [])
-    done = espalier.unpack(packed.path)
+    done = unpack(packed.path)
     assert sorted(done.added) == sorted(packed.shipped)
     assert all("was a reference there and is a run here" in remark for remark in done.remarks)
     assert len(espalier.runs()) == 3
@@ -132,6 +135,24 @@ def test_what_is_there_already_is_skipped_and_only_filled_up(there: Store, store
     assert third.remarks == [f"{time} was measured here as well and stays"]
 
 
+def unpack(path: Path, store: Store | None = None) -> Unpacked:
+    """Unpack; what that refuses, a check refuses first in the same words, and neither a check nor a refusal changes a file."""
+    place = store or Store()
+    before = contents(place.root)
+    try:
+        told = espalier.unpack(path, check=True, store=store)
+    except ValueError as error:
+        assert contents(place.root) == before
+        with pytest.raises(ValueError, match=f"^{re.escape(str(error))}$"):
+            espalier.unpack(path, store=store)
+        assert contents(place.root) == before
+        raise
+    assert contents(place.root) == before
+    done = espalier.unpack(path, store=store)
+    assert (done.checked, done.added, done.present) == (told.checked, told.added, told.present)
+    return done
+
+
 def other(store: Store, name: str) -> Record:
     """Put another record in a run's place."""
     record = store.find(name)
@@ -143,13 +164,13 @@ def other(store: Store, name: str) -> Record:
 
 def test_another_record_of_the_same_name_stops_all(there: Store, store_folder: Path, tmp_path: Path) -> None:
     packed = espalier.pack(LENET5, tmp_path / "all.tar.gz", store=there)
-    espalier.unpack(espalier.pack(packed.runs[1], tmp_path / "one.tar.gz", store=there).path)
+    unpack(espalier.pack(packed.runs[1], tmp_path / "one.tar.gz", store=there).path)
     other(Store(), packed.runs[1])
     before = contents(store_folder)
     with pytest.raises(
         ValueError, match=rf"all\.tar\.gz has {packed.runs[1]}, made .*{store_folder}/{packed.runs[1]}/record\.json has another"
     ):
-        espalier.unpack(packed.path)
+        unpack(packed.path)
     assert contents(store_folder) == before
 
 
@@ -179,16 +200,36 @@ def test_a_full_disk_loses_nothing(there: Store, small_disk: Path, tmp_path: Pat
     assert [entry for entry in small_disk.rglob("*") if entry.is_file()] == []
 
 
+def test_a_check_asks_for_room_and_leaves_a_store_that_cannot_be_written_alone(
+    there: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = espalier.pack(f"{LENET5}/dense", tmp_path / "dense.tar.gz", store=there).path
+    begun = Store(tmp_path / "begun")
+    name = espalier.unpack(path, store=begun).added[0]
+    (begun.folder(name) / "record.json").unlink()
+    (begun.folder(name) / ".lock").unlink(missing_ok=True)
+    before = sorted(file.relative_to(begun.root) for file in begun.root.rglob("*"))
+    assert espalier.unpack(path, check=True, store=begun).added == [name]
+    assert sorted(file.relative_to(begun.root) for file in begun.root.rglob("*")) == before  # no lock either
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=6))
+    with pytest.raises(OSError, match=r"needs [0-9,]+ bytes, 6 are free; .*ESPALIER_STORE"):
+        espalier.unpack(path, check=True, store=begun)
+    room = iter([1 << 40, 6])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=next(room)))
+    with pytest.raises(OSError, match=r"6 are free; the check needs that room too; set TMPDIR"):
+        espalier.unpack(path, check=True, store=begun)
+
+
 def test_a_run_that_another_process_works_on_is_left_alone(there: Store, store_folder: Path, tmp_path: Path) -> None:
     packed = espalier.pack(f"{LENET5}/dense", tmp_path / "dense.tar.gz", store=there)
     folder = store_folder / packed.runs[0]
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"), pytest.raises(ValueError, match="is in use by another process; nothing was unpacked"):
-        espalier.unpack(packed.path)
+        unpack(packed.path)
     (folder / "model.safetensors").write_bytes(b"half a checkpoint of a run that was stopped")
     (folder / "measurements").mkdir()
     (folder / "measurements" / "cpu-000000.json").write_text("of other weights")
-    done = espalier.unpack(packed.path)
+    done = unpack(packed.path)
     assert sorted(done.added) == packed.runs
     assert espalier.load(folder / "model.safetensors") is not None
     (remark,) = done.remarks
@@ -213,7 +254,7 @@ def test_a_record_under_another_runs_name_is_refused(there: Store, store_folder:
     ):
         write_archive(path, members, facts)
         with pytest.raises(ValueError, match=message):
-            espalier.unpack(path)
+            unpack(path)
         assert contents(store_folder) == {}
 
 
@@ -224,12 +265,12 @@ def test_a_comparison_brings_its_table(there: Store, store_folder: Path, tmp_pat
     table = there.root / "compare" / "mine" / "table.yaml"
     table.write_text(TABLE)
     path = espalier.pack(record.name, tmp_path / "mine.tar.gz", store=there).path
-    espalier.unpack(path)
+    unpack(path)
     assert (store_folder / "compare" / "mine" / "table.yaml").read_text() == TABLE
     assert [cell.ours_mean for cell in espalier.cells("compare/mine", scale="smoke")] == [record.metrics["top1_pct"]]
     (store_folder / "compare" / "mine" / "table.yaml").write_text("paper: other\n")
     with pytest.raises(ValueError, match=r"has the comparison mine, .* is another of that name"):
-        espalier.unpack(path)
+        unpack(path)
 
 
 def test_a_tables_exact_name_comes_before_beginnings_of_names(there: Store, tmp_path: Path) -> None:
@@ -271,7 +312,7 @@ def test_no_part_of_a_run_is_merged_unread(
     members: dict[str, bytes | Path] = {f"runs/{record.name}/record.json": there.folder(record.name) / "record.json", name: content}
     write_archive(tmp_path / "made.tar.gz", members, {"espalier": "0", "packed": "x", "scale": None})
     with pytest.raises(ValueError, match=message) as caught:
-        espalier.unpack(tmp_path / "made.tar.gz")
+        unpack(tmp_path / "made.tar.gz")
     assert "Nothing was unpacked; get the archive anew" in str(caught.value)
     assert ".unpacked" not in str(caught.value)
     assert contents(store_folder) == {}
@@ -306,7 +347,9 @@ def test_the_shell_packs_checks_and_unpacks(there: Store, tmp_path: Path, monkey
     assert "2 runs, 2 checkpoints" in call("pack", f"{LENET5}/dense", "--to", path)
     assert len(json.loads(call("pack", f"{LENET5}/dense", "--to", path, "--json"))["runs"]) == 2
     monkeypatch.setenv("ESPALIER_STORE", here)
-    assert "digests are right" in call("unpack", path, "--check")
+    told = call("unpack", path, "--check")
+    assert "digests are right" in told
+    assert "2 runs would be added, 0 are there already" in told
     assert not Path(here).exists()
     assert "2 runs added, 0 were there already" in call("unpack", path)
     assert len(json.loads(call("unpack", path, "--json"))["present"]) == 2

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import espalier
 from espalier import cli, completion, printing
+from espalier.comparing import Comparison
 from espalier.record import Store
 from espalier.running import run
 
@@ -205,6 +206,63 @@ def test_words_about_a_run(dense: str) -> None:
     assert entry["changed"] == QUICK
     assert entry["rate"] == 1
     assert 0 < entry["top1_pct"] <= 100
+
+
+USAGE = [("show", "--json"), ("table", LENET5, "--scael", "smoke", "--json"), ("nosuch", "--json")]
+REFUSED = [
+    *[("explain", "nosuch.key"), ("run", LENET5, "row=nosuch"), ("compare", "model=lenet5"), ("table", "nosuch/nosuch")],
+    *[("show", "nosuch"), ("diff", "nosuch", "nosuch"), ("measure", "nosuch"), ("keep", "nosuch"), ("pack", "nosuch", "--to", "n.tar.gz")],
+    *[("unpack", "nosuch.tar.gz"), ("report", "--out", __file__), ("publish", "nosuch/nosuch"), ("plot", "nosuch/nosuch", "--to", "n.pdf")],
+    *[("claims", "nosuch"), ("fetch", "nosuch")],
+]
+ALWAYS = {"papers", "runs", "clean"}  # verbs that take no word which could be wrong
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=lambda words: words[0])
+def test_a_program_reads_why_a_verb_refused(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(cli.app, [*words, "--json"])
+    assert done.exit_code != 0
+    assert isinstance(done.exception, printing.EXPECTED)
+    assert json.loads(done.stdout) == {"error": str(done.exception)}
+    assert runner.invoke(cli.app, list(words)).stdout == ""
+
+
+def test_no_verb_is_left_out_of_the_refusals() -> None:
+    assert {words[0] for words in REFUSED} == set(VERBS) - ALWAYS
+
+
+@pytest.mark.parametrize("words", USAGE, ids=" ".join)
+def test_a_program_reads_which_word_the_shell_could_not(words: tuple[str, ...]) -> None:
+    done = runner.invoke(cli.app, list(words))
+    assert done.exit_code == 2
+    assert next(word for word in ("RUN", "--scael", "nosuch") if word in done.stderr) in json.loads(done.stdout)["error"]
+
+
+def test_a_program_reads_of_a_fault_of_ours_which_still_comes_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("found")
+
+    monkeypatch.setattr("espalier.inventory.runs", broken)
+    done = runner.invoke(cli.app, ["runs", "--json"])
+    assert isinstance(done.exception, KeyError)
+    assert json.loads(done.stdout) == {"error": "KeyError: 'found'"}
+
+
+def test_people_read_the_same_on_stderr() -> None:
+    line = [sys.executable, "-m", "espalier.cli", "show", "nosuch", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"error: {json.loads(done.stdout)['error']}"
+
+
+def test_a_comparison_with_a_failed_run_is_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Comparison("compare/mine", "smoke", "", [], {"compare/mine/dense": "of them NaN"}, [], [])
+    monkeypatch.setattr("espalier.comparing.compare_words", lambda *_, **__: found)
+    done = runner.invoke(cli.app, ["compare", "model=lenet5", "--json"])
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["failed"] == found.failed
+    assert "1 run failed, the others are kept: compare/mine/dense" in done.stderr
 
 
 def test_an_empty_store_says_where_it_looked(store_folder: Path) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 import espalier
-from espalier.comparing import Comparison, _remarks, compare, compare_words
+from espalier.asking import compare_words, outline_words
+from espalier.comparing import Comparison, _remarks, compare
+from espalier.printing import outline_lines
 from espalier.record import Store
 from espalier.standing import standings
 from espalier.tables.published import paper, table
@@ -206,6 +208,65 @@ def test_words_that_say_nothing_run_nothing(store_folder: Path, words: Sequence[
     with pytest.raises(ValueError, match=message):
         compare_words(words)
     assert not list(store_folder.glob("compare/*"))
+
+
+def test_a_misspelt_word_of_those_needed_is_recognised(store_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"a comparison needs method=, .* Did you mean it with methd=\?"):
+        compare_words([*WORDS[:2], "methd=admm,mest_em", *WORDS[3:]])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("method=amm,mest_em", "method=amm is not known"),
+        ("constraint=unstructred", "Nearest of constraint=: unstructured"),
+        ("method=admm", "two contestants or more"),
+        ("optimizers.admm.lrr=1", "Nearest keys: optimizers.admm.lr"),
+        ("scale=dsk", "did you mean desk"),
+        ("jobs=0", "at least one process runs"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_torch_is_loaded(store_folder: Path, changed: str, message: str) -> None:
+    key = changed.partition("=")[0]
+    words = [*(word for word in WORDS if word.partition("=")[0] != key), changed]
+    code = "import sys, espalier\ntry:\n    espalier.compare_words(sys.argv[1:])\nexcept ValueError as error:\n    print(error)\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert message in done.stdout
+    assert done.stdout.strip().endswith("False")
+
+
+def test_a_dry_run_says_what_is_trained_and_reused_and_writes_nothing(store_folder: Path) -> None:
+    words = [*WORDS[:2], "method=admm,magnitude,mest_em", "constraint=unstructured,pattern", *WORDS[4:], "logger=none"]
+    first = outline_words([*words, "dry_run=true"])
+    assert not list(store_folder.rglob("*"))
+    assert (first.name, first.seeds, first.trials) == ("compare/mine", (0,), 0)
+    rows = {one.row: one for one in first.rows}
+    assert "which a rate counts" in rows["mest_em-pattern"].reason
+    assert rows["dense"].trains == {0: ("train 2",)}
+    assert (rows["admm-unstructured-4x"].epochs, rows["admm-unstructured-4x"].recipe) == (5, "one_shot")
+    assert rows["admm-unstructured-4x"].trains == {0: ("constrain 2", "retrain 1")}
+    assert rows["admm-unstructured-4x"].reuses == {0: ("train",)}
+    assert first.epochs == 2 + 3 + 3 + 5  # the dense network is trained once; no pattern fits kernels of 5 x 5
+    json.dumps(first.as_json())
+    text = "".join(map(str, outline_lines(first)))
+    assert "mest_em-pattern: not applicable" in text
+    assert f"{first.epochs} epochs to train" in text
+    done = compare_words(words)
+    again = outline_words([*words, "seed=0,1", "dry_run=true"])
+    assert {record.row for record in done.records} == {one.row for one in again.rows if one.done == (0,)}
+    assert {one.row: set(one.trains) for one in again.rows if not one.reason} == {record.row: {1} for record in done.records}
+    with pytest.raises(ValueError, match="belongs to another comparison"):
+        outline_words([*words[:2], "method=admm,mest_em", *words[3:], "dry_run=true"])
+    with pytest.raises(ValueError, match="outline_words"):
+        compare_words([*words, "dry_run=true"])
+
+
+def test_a_dry_run_of_a_tuned_comparison_lists_its_trials(store_folder: Path) -> None:
+    found = outline_words([*WORDS, "tune=2", "logger=none"])
+    assert [one.row for one in found.rows] == [f"{name}-unstructured-4x-t{index}" for name in ("admm", "mest_em") for index in (1, 2)]
+    assert found.trials == 2
+    assert not list(store_folder.rglob("*"))
 
 
 @pytest.mark.slow

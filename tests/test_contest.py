@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from espalier.comparing import _settings
+from espalier.asking import Grid, composed_for
+from espalier.comparing import _counted, _settings
 from espalier.composing import resolved
-from espalier.contest import Contest, Grid, _composed, _same_epochs, planned, tuned
+from espalier.contest import Contest, _same_epochs, planned, tuned
 from espalier.contestants import contestant, contestant_names
 
 EVERY = ("admm", "magnitude", "iterative_magnitude", "reweighted", "group_lasso", "primal_proximal", "mest_ems", "mest_em", "set", "rigl")
@@ -35,7 +36,7 @@ def test_every_contestant_trains_for_as_many_epochs_on_the_same_layers() -> None
     assert found.skipped == ["first_conv", "last_linear"]
     for entry in found.entries:
         if not entry.reason:
-            steps = resolved(_composed(found.grid, entry.overrides, "smoke"))["recipe"]["steps"]
+            steps = resolved(composed_for(found.grid, entry.overrides, "smoke"))["recipe"]["steps"]
             assert sum(step.get("epochs", 0) for step in steps.values()) == 5, entry.row
             assert {tuple(step["constraint"]["skip"]) for step in steps.values() if "constraint" in step} == {("first_conv", "last_linear")}
 
@@ -89,7 +90,12 @@ def test_a_network_of_linear_layers_skips_its_last_alone() -> None:
         ({"rates": []}, "constraint=filter has a rate; add rate="),
         ({"methods": []}, "method= names nothing"),
         ({"epochs": 0}, "epochs=0"),
-        ({"overrides": ["method.rho.stat=1"]}, "method.rho.start"),
+        ({"overrides": ["method.rho.stat=1"]}, r"^Could not override 'method.rho.stat'. Nearest keys: .*method.rho.start"),
+        ({"overrides": ["optimizers.admm.lrr=1"]}, r"^Could not override 'optimizers.admm.lrr'. Nearest keys: optimizers.admm.lr,"),
+        ({"overrides": ["epoch=3"]}, r"^Could not override 'epoch'. Nearest keys: epochs"),
+        ({"overrides": ["seeds=0,1"]}, r"seeds=0,1 names several values.*Did you mean seed=\?"),
+        ({"overrides": ["trainer=defaultt"]}, "trainer=defaultt is not known. Nearest of trainer=: default"),
+        ({"data": "zzz"}, "data=zzz is not known. Known of data=: cifar10, .*mnist"),
         ({"overrides": ["method.rho.start=1,2"]}, "names several values.*-m"),
         ({"overrides": ["recipe=train"]}, "a comparison sets recipe itself"),
         ({"overrides": ["nonsense"]}, "'nonsense' is no key=value"),
@@ -112,6 +118,11 @@ def test_epochs_are_compared_of_every_row_whose_words_differ(monkeypatch: pytest
     monkeypatch.setattr("espalier.contest._num_epochs", lambda grid, words, scale: composed.append(scale) or 5)
     _same_epochs(found.grid, found.entries)
     assert len(composed) == 3 * 2  # a scale and method each, whatever the sets and rates
+
+
+def test_one_epoch_is_no_epochs() -> None:
+    assert [_counted({"smoke": count, "desk": count}) for count in (1, 2)] == ["1 epoch", "2 epochs"]
+    assert _counted({"smoke": 2, "desk": 8}) == "2 epochs at smoke, 8 epochs at desk"
 
 
 def test_the_dense_rows_own_epochs_are_counted() -> None:

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from espalier.composing import config_dir
-from espalier.knobs import GLOSSARY, Knob, knobs
+from espalier.config_files import GLOSSARY
+from espalier.knobs import Knob, knobs
 
 NO_MEANING = ("See ", "see ", "as in ", "As in ", "The same ", "the same ")  # sends the reader elsewhere
 

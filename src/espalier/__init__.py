@@ -4,7 +4,8 @@ Python comes first: each verb of the shell is a thin layer over a function here.
 
 - Papers and their tables: ``papers``, ``claims``, ``cells``, ``table`` (the same as a frame), ``layout`` (as the paper prints it),
   ``export``, ``plot``, ``report``, ``publish`` (to W&B), ``fetch``.
-- Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line).
+- Comparisons: ``compare`` (methods, constraints and rates on one's own network and data), ``compare_words`` (the words of a command line),
+  ``outline_words`` (what these would do).
 - Runs: ``run``, ``run_overrides`` (the words of a command line), ``runs``, ``records`` (a frame), ``find``, ``diff``, ``measure_runs``,
   ``import_measurement``, ``keep``, ``clean``; ``pack`` and ``unpack`` take them to another machine.
 - Compiled networks: ``compile`` (native code that skips what pruning took away), ``export_c`` (as C that needs no Python).
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from espalier.archiving import pack
+    from espalier.asking import compare_words, outline_words
     from espalier.benching import bench, bench_words
-    from espalier.comparing import compare, compare_words
+    from espalier.comparing import compare
     from espalier.constraints import Structure
     from espalier.data.fetch import fetch
     from espalier.explaining import explain
@@ -44,7 +46,7 @@ HOMES = {
     "claims": "espalier.inventory",
     "clean": "espalier.keeping",
     "compare": "espalier.comparing",
-    "compare_words": "espalier.comparing",
+    "compare_words": "espalier.asking",
     "compile": "espalier.native",
     "diff": "espalier.inventory",
     "explain": "espalier.explaining",
@@ -59,6 +61,7 @@ HOMES = {
     "load": "espalier.interface",
     "measure": "espalier.interface",
     "measure_runs": "espalier.measuring",
+    "outline_words": "espalier.asking",
     "pack": "espalier.archiving",
     "papers": "espalier.inventory",
     "plot": "espalier.inventory",
@@ -99,6 +102,7 @@ __all__ = [
     "load",
     "measure",
     "measure_runs",
+    "outline_words",
     "pack",
     "papers",
     "plot",

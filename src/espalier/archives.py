@@ -67,6 +67,11 @@ class Manifest(BaseModel):
     scale: str | None
     members: dict[str, Member]
 
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes of all members, unpacked."""
+        return sum(member.num_bytes for member in self.members.values())
+
 
 def write_archive(path: Path, members: Mapping[str, bytes | Path], facts: Mapping[str, Any]) -> Manifest:
     """Write an archive, all or nothing; the same members give the same bytes.
@@ -114,12 +119,13 @@ def _described(content: bytes | Path) -> Member:
     return Member(sha256=found.hexdigest(), num_bytes=num_bytes)
 
 
-def read_archive(path: Path, into: Path | None = None) -> Manifest:
+def read_archive(path: Path, into: Path | None = None, *, way_out: str = WAY_OUT) -> Manifest:
     """Check every member of an archive against its manifest; return the manifest.
 
     Args:
         path: The archive, from wherever it came.
         into: Folder to write the members to; None writes nothing.
+        way_out: What to do where that folder's disk has too little room.
 
     Raises:
         ValueError: The file is damaged or no archive; or a member is not in the manifest, of no kind that there is, leaves its folder, is a
@@ -134,7 +140,9 @@ def read_archive(path: Path, into: Path | None = None) -> Manifest:
         waiting = dict(manifest.members)
         for name, member in waiting.items():
             _check_name(path, name, member.num_bytes)
-        _check_total(path, manifest, into)
+        _check_total(path, manifest)
+        if into is not None:
+            check_room(path, manifest, into, way_out=way_out)
         while (entry := archive.next()) is not None:
             member = _check_entry(path, entry, waiting)
             content = archive.extractfile(entry)
@@ -192,19 +200,32 @@ def _check_name(path: Path, name: str, num_bytes: int) -> None:
         raise ValueError(f"{path}: {name} would hold {num_bytes:,} bytes, over the {limit:,} that are allowed; nothing was unpacked.")
 
 
-def _check_total(path: Path, manifest: Manifest, into: Path | None) -> None:
-    count, num_bytes = len(manifest.members), sum(member.num_bytes for member in manifest.members.values())
+def _check_total(path: Path, manifest: Manifest) -> None:
+    count, num_bytes = len(manifest.members), manifest.num_bytes
     if count > MAX_MEMBERS or num_bytes > MAX_TOTAL_BYTES:
         raise ValueError(
             f"{path} would hold {count:,} members of {num_bytes:,} bytes in all, over the {MAX_MEMBERS:,} of {MAX_TOTAL_BYTES:,} that are "
             "allowed; nothing was unpacked. Pack fewer runs at a time."
         )
-    if into is None:
-        return
+
+
+def check_room(path: Path, manifest: Manifest, into: Path, *, way_out: str = WAY_OUT) -> None:
+    """Refuse what the disk of a folder, which need not be there yet, has no room for.
+
+    Args:
+        path: The archive.
+        manifest: What it holds.
+        into: The folder.
+        way_out: How the message ends.
+
+    Raises:
+        OSError: The members need more bytes than are free.
+    """
+    num_bytes = manifest.num_bytes
     free = shutil.disk_usage(next(folder for folder in (into, *into.parents) if folder.is_dir())).free
     if num_bytes > free:
         full = os.strerror(errno.ENOSPC)
-        raise OSError(errno.ENOSPC, f"{full}: {path} needs {num_bytes:,} bytes, {free:,} are free; {WAY_OUT}", str(into))
+        raise OSError(errno.ENOSPC, f"{full}: {path} needs {num_bytes:,} bytes, {free:,} are free; {way_out}", str(into))
 
 
 def _check_entry(path: Path, entry: tarfile.TarInfo, waiting: dict[str, Member]) -> Member:

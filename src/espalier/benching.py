@@ -25,8 +25,8 @@ from espalier.frames.engines.ours import COMPILER
 from espalier.frames.roofline import Roof, placed
 from espalier.progress import progress_bar
 from espalier.record import Store
-from espalier.running import sizes, truth, value_of, whole
 from espalier.subjects import Subject, own_subject, random_subject, run_subject
+from espalier.words import sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
 WORDS = ("model", "constraint", "rate", "group", "input", "threads", "precision", "engines", "tune", "seed", "runs", "budget_s")

@@ -18,11 +18,19 @@ from espalier.completion import (
     complete_run,
     complete_table,
 )
-from espalier.printing import answer, console, errors, readable_errors, stoppable
+from espalier.printing import answer, answered_errors, console, errors, readable_errors, stoppable
 
 
 class Verbs(TyperGroup):
-    """The verbs; ``--config-dir`` may stand before a verb or anywhere behind it."""
+    """The verbs; ``--config-dir`` may stand before a verb or anywhere behind it, and with ``--json`` an error is answered in JSON too."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        with answered_errors(as_json="--json" in args):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with answered_errors(as_json="--json" in ctx.args):
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first: list[str] = []
@@ -176,10 +184,21 @@ def compare(
         constraint=filter rate=2 tune=8 epochs=20
 
     \b
+    # what it would train, reuse and refuse
+    espalier compare model=lenet5 data=digits method=admm,mest_em \\
+        constraint=unstructured rate=4,8 dry_run=true
+
+    \b
     # look on
     espalier table compare/mine
     espalier plot compare/mine --to mine.pdf
     """
+    if "dry_run=true" in (word.lower() for word in words):
+        if to is not None:
+            raise ValueError("dry_run=true makes no table; leave --to out.")
+        outline = espalier.outline_words(words, console=errors)
+        answer(outline, lambda: printing.outline_lines(outline), as_json=as_json)
+        return
     with stoppable():
         found = espalier.compare_words(words, console=errors)
     if to is not None and not as_json:
@@ -187,7 +206,8 @@ def compare(
     else:
         answer(found, lambda: printing.standings_grid(found), as_json=as_json)
     if found.failed:
-        raise ValueError(printing.failures(found.failed))
+        printing.tell_error(printing.failures(found.failed))
+        raise typer.Exit(2)  # no error: what could be compared has been answered, which runs failed included
 
 
 @app.command()
@@ -210,7 +230,7 @@ def table(
         typer.echo(espalier.export(name, to, scale=scale).rstrip())
         return
     if layout:
-        answer(None, lambda: [printing.layout_grid(name, espalier.layout(name, scale=scale))], as_json=False)
+        answer(None, lambda: printing.layout_grid(name, espalier.layout(name, scale=scale)), as_json=False)
         return
     found = espalier.cells(name, scale=scale)
     answer(found, lambda: printing.cells_grid(name, found), as_json=as_json)
@@ -348,7 +368,7 @@ def export(
     espalier export pruned.safetensors --input 3x32x32 --out standalone/
     cd standalone && make && ./network 2 > record.json
     """
-    from espalier.running import sizes  # noqa: PLC0415  brings Hydra
+    from espalier.words import sizes  # noqa: PLC0415  brings Hydra
 
     folder = {"c": espalier.export_c}[to](source, out, shape=sizes(shape, "input", "3x32x32"))
     answer({"path": folder}, lambda: [f"build it: make -C {folder}, then {folder}/network THREADS"], as_json=as_json)
@@ -387,7 +407,7 @@ def pack(
 @app.command()
 def unpack(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What `espalier pack` wrote.")],
-    check: Annotated[bool, typer.Option("--check", help="Only verify every digest; write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say what that would add or refuse; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge an archive into the store, all of it or nothing, after verifying every digest.

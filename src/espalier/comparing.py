@@ -8,21 +8,20 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
-from espalier.contest import EXPERIMENT, Contest, Entry, Grid, planned, tuned
+from espalier.asking import EXPERIMENT, SEEDS, Asked, Grid, asked
+from espalier.contest import Contest, Entry, planned, tuned
 from espalier.contestants import contestant
-from espalier.executing import Ask, Outcome, carry_out, check_jobs
+from espalier.executing import Ask, Outcome, carry_out
 from espalier.files import write_over
+from espalier.inventory import cells
+from espalier.progress import late_sign
 from espalier.record import Record, Store, digest
-from espalier.running import seeds_in, value_of, whole
-from espalier.standing import Standing, standings
+from espalier.standing import Standing, standings_in
 from espalier.tables.published import COMPARISONS, comparison_file, paper
+from espalier.tables.ranking import of_one_computation
 from espalier.tables.schema import SCALES, Table
 
-SEEDS = {"smoke": [0], "desk": [0, 1, 2], "paper": [0, 1, 2]}
 CHOSEN_BY = "val/top1_pct"
-AXES = ("model", "data", "method", "constraint", "rate")
-NO_PART = ("logger", "frame")  # groups that no training depends on: they go with the runs. A frame changes what is timed: the note says so
-WORDS = (*AXES, "seed", "scale", "epochs", "tune", "jobs", "name")  # what a command names; the other words change the config
 COLUMNS: dict[str, dict[str, str]] = {
     "top1_pct": {},
     "loss_pct": {
@@ -58,6 +57,7 @@ class Comparison:
         failed: Run -> why it has no record.
         remarks: What is wrong with it.
         records: Those of the asked seeds.
+        notes: What a reader of the figures must know, such as which times are of one computation.
     """
 
     name: str
@@ -67,11 +67,19 @@ class Comparison:
     failed: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; of records their names."""
         lines = [one.as_json() for one in self.standings]
-        facts = {"name": self.name, "scale": self.scale, "note": self.note, "failed": self.failed, "remarks": self.remarks}
+        facts = {
+            "name": self.name,
+            "scale": self.scale,
+            "note": self.note,
+            "failed": self.failed,
+            "remarks": self.remarks,
+            "notes": self.notes,
+        }
         return {**facts, "rows": lines, "runs": [record.name for record in self.records]}
 
 
@@ -119,71 +127,45 @@ def compare(
         ValueError: A name or key does not exist, data is missing, a single contestant is asked for, contestants would train for different
             epochs, or the name belongs to another comparison. A run that fails is no error: see ``Comparison.failed``.
     """
-    place = store or Store()
-    if seeds is not None and not seeds:
-        raise ValueError("seeds=[] names nothing to run; leave it out, or name some.")
-    check_jobs(jobs)
-    if tune < 0:
-        raise ValueError(f"tune={tune}: the number of trials for each contestant; 0 takes the settings as they are.")
-    beside = tuple(word for word in overrides if re.split(r"[.@=]", word.lstrip("+"))[0] in NO_PART)
-    further = tuple(word for word in overrides if word not in beside)
-    grid = Grid(model, data, tuple(methods), tuple(constraints), tuple(rates), epochs, further)
-    way = _Way(place, scale, jobs, beside, console)
-    contest = planned(grid, scale=scale)
-    chosen_seeds = list(seeds or SEEDS[scale])
-    title = _checked_name(name or _own_name(contest, tune))
-    remarks: list[str] = []
-    if tune > 1:
-        tuned_at = _tuning_seed(place, (title, f"{title}-trials"), chosen_seeds[0])
-        contest, remarks = _tuned(contest, tune, f"{title}-trials", way, tuned_at)
-    else:
-        tuned_at = None
-    table = _filed(contest, title, way, seeds=chosen_seeds, tuned={} if tuned_at is None else {"trials": tune, "seed": tuned_at})
-    outcome = _run(table, way, chosen_seeds)
-    lines = standings(table, scale=scale, store=place)
-    remarks += _remarks(table, outcome.records)
-    return Comparison(table.name, scale, table.note, lines, outcome.failed, remarks, outcome.records)
-
-
-def compare_words(words: Sequence[str], *, console: Console | None = None) -> Comparison:
-    """Compare what the words of a command line name: ``model=``, ``data=``, ``method=a,b``, ``rate=4,8``, any ``key=value``.
-
-    Raises:
-        ValueError: As for ``compare``, or a word that is needed is missing.
-    """
-    given = {key: value_of(words, key) for key in WORDS}
-    for key, example in (("model", "resnet8_cifar"), ("data", "digits_rgb"), ("method", "admm,mest_em"), ("constraint", "filter")):
-        if not given[key]:
-            raise ValueError(f"a comparison needs {key}=, such as {key}={example}; `espalier compare --help` has more.")
-    return compare(
-        model=str(given["model"]),
-        data=str(given["data"]),
-        methods=_listed(given["method"]),
-        constraints=_listed(given["constraint"]),
-        rates=[_rate(text) for text in _listed(given["rate"])],
-        scale=given["scale"] or "smoke",
-        seeds=seeds_in(words),
-        epochs=None if given["epochs"] is None else whole(words, "epochs", 1),
-        tune=whole(words, "tune", 0),
-        jobs=whole(words, "jobs", 1),
-        name=given["name"],
-        overrides=[word for word in words if word.partition("=")[0] not in WORDS],
-        console=console,
+    found = asked(
+        model=model,
+        data=data,
+        methods=methods,
+        constraints=constraints,
+        rates=rates,
+        scale=scale,
+        seeds=seeds,
+        epochs=epochs,
+        tune=tune,
+        jobs=jobs,
+        name=name,
+        overrides=overrides,
     )
+    return compared(found, store=store, console=console)
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+def compared(found: Asked, *, store: Store | None = None, console: Console | None = None) -> Comparison:
+    """Compare what is asked for; see ``compare``."""
+    place = store or Store()
+    way = Way(place, found.scale, found.jobs, found.beside, console)
+    with late_sign(console, "trying every pairing on the untrained network"):
+        contest = planned(found.grid, scale=found.scale, chosen=found.chosen)
+    title = found.name or own_name(contest, found.tune)
+    remarks: list[str] = []
+    tuned_at = tuning_seed(place, title, found)
+    if tuned_at is not None:
+        contest, remarks = _tuned(contest, found.tune, f"{title}-trials", way, tuned_at)
+    table = _filed(contest, title, way, seeds=found.seeds, tuned=trials_of(found, tuned_at))
+    outcome = _run(table, way, found.seeds)
+    with late_sign(console, "reading the records"):
+        every = cells(table.name, scale=found.scale, store=place)
+    remarks += _remarks(table, outcome.records)
+    notes = of_one_computation(table, every)
+    return Comparison(table.name, found.scale, table.note, standings_in(table, every), outcome.failed, remarks, outcome.records, notes)
 
 
-def _rate(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"rate={text} is no number; a rate is all / kept, such as rate=4,8.") from error
-
-
-def _own_name(contest: Contest, tune: int) -> str:
+def own_name(contest: Contest, tune: int) -> str:
+    """Return the name of a comparison that was given none: model, data and six digits of what is compared."""
     grid = contest.grid
     called = next((word.partition("=")[2] for word in grid.overrides if word.startswith("model.name=")), grid.model)
     content = [contest.dense, [[entry.row, entry.overrides, bool(entry.reason)] for entry in contest.entries], grid.model, grid.data, tune]
@@ -191,14 +173,8 @@ def _own_name(contest: Contest, tune: int) -> str:
     return f"{plain if plain[0].isalpha() else f'm{plain}'}-{grid.data}-{digest(content)[:6]}"
 
 
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise ValueError(f"name={name}: a name starts with a letter and holds letters, digits, - and _, such as name=mine.")
-    return name
-
-
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """How the runs of a comparison are done."""
 
     store: Store
@@ -208,7 +184,7 @@ class _Way:
     console: Console | None
 
 
-def _tuned(contest: Contest, tune: int, name: str, way: _Way, seed: int) -> tuple[Contest, list[str]]:
+def _tuned(contest: Contest, tune: int, name: str, way: Way, seed: int) -> tuple[Contest, list[str]]:
     """Run the trials of every entry at one seed; return the contest with the best of each, and a remark on each trial that failed."""
     trials = {entry.row: [tuned(entry, index) for index in range(1, tune + 1)] for entry in contest.entries if not entry.reason}
     rows = [replace(one, row=f"{row}-t{index}") for row, several in trials.items() for index, one in enumerate(several, start=1)]
@@ -229,14 +205,24 @@ def _tuned(contest: Contest, tune: int, name: str, way: _Way, seed: int) -> tupl
     ]
 
 
-def _tuning_seed(store: Store, names: Sequence[str], default: int) -> int:
-    """Return the seed that the trials of a comparison ran at, so that a lower one added later does not choose again."""
+def tuning_seed(store: Store, title: str, found: Asked) -> int | None:
+    """Return the seed that the trials of a comparison run at, or ran at, so that a lower one added later does not choose again.
+
+    None where nothing is tuned.
+    """
+    if found.tune < 2:
+        return None
     home = paper(COMPARISONS, store=store.root)
-    seeds = [home.table(name).tuned.get("seed") for name in names if name in home.table_names]
-    return next((seed for seed in seeds if seed is not None), default)
+    seeds = [home.table(name).tuned.get("seed") for name in (title, f"{title}-trials") if name in home.table_names]
+    return next((seed for seed in seeds if seed is not None), found.seeds[0])
 
 
-def _run(table: Table, way: _Way, seeds: Sequence[int], *, dense: bool = True) -> Outcome:
+def trials_of(found: Asked, seed: int | None) -> dict[Literal["trials", "seed"], int]:
+    """Return how a table says that it is tuned; nothing where it is not."""
+    return {} if seed is None else {"trials": found.tune, "seed": seed}
+
+
+def _run(table: Table, way: Way, seeds: Sequence[int], *, dense: bool = True) -> Outcome:
     rows = [row for row in table.runnable if dense or row != "dense"]
     asks = [Ask(table.name, row, way.scale, seed, way.words) for row in rows for seed in seeds]
     title = f"{table.name} at scale={way.scale}"
@@ -244,7 +230,7 @@ def _run(table: Table, way: _Way, seeds: Sequence[int], *, dense: bool = True) -
 
 
 def _filed(
-    contest: Contest, name: str, way: _Way, *, seeds: Sequence[int], tuned: Mapping[Literal["trials", "seed"], int], trials: bool = False
+    contest: Contest, name: str, way: Way, *, seeds: Sequence[int], tuned: Mapping[Literal["trials", "seed"], int], trials: bool = False
 ) -> Table:
     """Write the comparison's table, or add seeds and frames to the one that is there; return it.
 
@@ -252,15 +238,9 @@ def _filed(
         ValueError: Another comparison bears the name; the message says in what they differ.
     """
     store, scale = way.store, way.scale
-    content = _content(contest, name, way, tuned=tuned, trials=trials)
+    content = content_of(contest, name, way, tuned=tuned, trials=trials)
     content["seeds"] = SEEDS | {scale: list(seeds)}
-    if name in (home := paper(COMPARISONS, store=store.root)).table_names:
-        there = home.table(name)
-        if differences := _differences(there, Table.model_validate(content)):
-            raise ValueError(
-                f"name={name} belongs to another comparison: {'; '.join(differences)}. Give another name=; what both have in common is "
-                "trained once."
-            )
+    if (there := there_already(content, store)) is not None:
         if not comparison_file(store.root, name).is_file():
             return there
         old = {str(key): values for key, values in there.seeds.items()}
@@ -274,7 +254,26 @@ def _filed(
     return paper(COMPARISONS, store=store.root).table(name)
 
 
-def _content(contest: Contest, name: str, way: _Way, *, tuned: Mapping[Literal["trials", "seed"], int], trials: bool) -> dict[str, Any]:
+def there_already(content: Mapping[str, Any], store: Store) -> Table | None:
+    """Return the table of the store that has the name of a comparison's content, if there is one.
+
+    Raises:
+        ValueError: It is another comparison; the message says in what they differ.
+    """
+    name, home = content["table"], paper(COMPARISONS, store=store.root)
+    if name not in home.table_names:
+        return None
+    there = home.table(name)
+    if differences := _differences(there, Table.model_validate(content)):
+        raise ValueError(
+            f"name={name} belongs to another comparison: {'; '.join(differences)}. Give another name=; what both have in common is "
+            "trained once."
+        )
+    return there
+
+
+def content_of(contest: Contest, name: str, way: Way, *, tuned: Mapping[Literal["trials", "seed"], int], trials: bool) -> dict[str, Any]:
+    """Return a comparison's table as its file has it, its seeds left out."""
     grid = contest.grid
     rows: dict[str, Any] = {"dense": {"overrides": contest.dense, "labels": {"method": "dense"}}}
     rows |= {entry.row: _row(entry) for entry in contest.entries}
@@ -305,7 +304,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {**row, "labels": entry.labels, **({"note": note} if note else {})}
 
 
-def _note(contest: Contest, way: _Way, tuned: Mapping[Literal["trials", "seed"], int]) -> str:
+def _note(contest: Contest, way: Way, tuned: Mapping[Literal["trials", "seed"], int]) -> str:
     parts = [
         f"Every contestant trains for {_counted(contest.epochs)}, those of the dense network it starts from included.",
         f"The dense row, which loss_pct is against, trains for {_counted(contest.dense_epochs)} of its own.",
@@ -328,7 +327,9 @@ def _note(contest: Contest, way: _Way, tuned: Mapping[Literal["trials", "seed"],
 def _counted(epochs: Mapping[str, int]) -> str:
     """Return epochs by scale in words, in one figure where all scales have the same."""
     counts = sorted(set(epochs.values()))
-    return f"{counts[0]} epochs" if len(counts) == 1 else ", ".join(f"{count} epochs at {scale}" for scale, count in epochs.items())
+    if len(counts) == 1:
+        return f"{counts[0]} epoch{'s' * (counts[0] > 1)}"
+    return ", ".join(f"{count} epochs at {scale}" for scale, count in epochs.items())
 
 
 def _settings(grid: Grid) -> str:
@@ -341,7 +342,7 @@ def _settings(grid: Grid) -> str:
     return f"paper defaults, except: {', '.join(chosen)}{rest}"
 
 
-def _timed(way: _Way) -> list[str]:
+def _timed(way: Way) -> list[str]:
     """Return a sentence on each frame that the runs are timed in, beside those of the config."""
     return [f"Timed with {word}." for word in way.words if not word.startswith("logger")]
 

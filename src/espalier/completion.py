@@ -62,7 +62,11 @@ def complete_comparison(incomplete: str) -> list[str]:
     key, separator, value = incomplete.partition("=")
     folders = {"model": "model", "data": "data", "method": "contestant", "constraint": "constraint"}
     if not separator:
-        return [f"{name}=" for name in [*folders, "rate", "seed", "scale", "epochs", "tune", "jobs", "name"] if name.startswith(incomplete)]
+        return [
+            f"{name}="
+            for name in [*folders, "rate", "seed", "scale", "epochs", "tune", "jobs", "name", "dry_run"]
+            if name.startswith(incomplete)
+        ]
     done, comma, begun = value.rpartition(",")
     options = [path.stem for path in sorted((config_dir() / folders.get(key, "none")).glob("*.yaml"))]
     return [f"{key}={done}{comma}{option}" for option in options if option.startswith(begun)]

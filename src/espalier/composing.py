@@ -196,17 +196,20 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     known = _known_keys(config_dir())
     unknown = [override.partition("=")[0].lstrip("+~") for override in overrides]
     near = {match for key in unknown if key not in known for match in difflib.get_close_matches(key, known, n=2)}
-    return f"{message}" + (f" Nearest keys: {', '.join(sorted(near))}." if near else "") + _near_options(overrides)
+    return f"{message}" + (f" Nearest keys: {', '.join(sorted(near))}." if near else "") + near_options(overrides)
 
 
-def _near_options(overrides: Sequence[str]) -> str:
-    """Return the nearest option of each group that an override gives an unknown one, as words."""
+def near_options(overrides: Sequence[str], *, all_where_none_is_near: bool = False) -> str:
+    """Return the nearest options of each group that an override gives an unknown one, as words; where none is near, nothing or all."""
     roots = [config_dir(), *(Path(own) for own in [own_config_dir()] if own is not None)]
     words = ""
     for group, _, option in (override.lstrip("+").partition("=") for override in overrides):
-        options = {path.stem for root in roots for path in (root / group).glob("*.yaml")} if group else set()
-        if options and option not in options and (near := difflib.get_close_matches(option, sorted(options), n=2)):
-            words += f" Nearest of {group}=: {', '.join(near)}."
+        options = sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")}) if group else []
+        if options and option not in options:
+            if near := difflib.get_close_matches(option, options, n=2):
+                words += f" Nearest of {group}=: {', '.join(near)}."
+            elif all_where_none_is_near:
+                words += f" Known of {group}=: {', '.join(options)}."
     return words
 
 

@@ -1,16 +1,13 @@
 """What a comparison consists of: a row for each method, constraint and rate; those that cannot be keep their place, with the reason."""
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from espalier.composing import check_scale, composed_words, config_dir, resolved
+from espalier.asking import Chosen, Grid, choose, composed_for, knows
+from espalier.composing import resolved
 from espalier.constraints.selection import matching
 from espalier.contestants import Contestant, contestant
 from espalier.refusals import refuse_methods
@@ -18,65 +15,7 @@ from espalier.runner import job_of
 from espalier.stepping import model_of
 from espalier.tables.schema import SCALES
 
-EXPERIMENT = "compare/any"  # of conf/experiment
 SKIPPED = ("first_conv", "last_linear")  # layers that stay dense for every contestant, where the model has them
-TAKEN = (
-    "row",
-    "paper",
-    "table",
-    "scale",
-    "seed",
-    "recipe",
-    "rerun",
-    "dry_run",
-    "sparsity",
-    "budgets",
-    "budget",
-)  # what a comparison sets itself
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is asked for.
-
-    Args:
-        model: A file of ``conf/model``.
-        data: A file of ``conf/data``.
-        methods: Contestants, see ``espalier.contestants``.
-        constraints: Files of ``conf/constraint``.
-        rates: All / kept; a set without a rate takes part once.
-        epochs: Of the dense network and of the method each, and twice those of the retraining; None takes the scale's.
-        overrides: Further Hydra overrides; each goes to the rows that know its key.
-
-    Raises:
-        ValueError: Something is named twice or not at all, or a rate is none.
-    """
-
-    model: str
-    data: str
-    methods: Sequence[str]
-    constraints: Sequence[str]
-    rates: Sequence[float]
-    epochs: int | None = None
-    overrides: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for key, given in (("method", self.methods), ("constraint", self.constraints), ("rate", self.rates)):
-            if not given and key != "rate":
-                raise ValueError(f"{key}= names nothing to compare; write {key}=NAME, or several with commas.")
-            if twice := [one for index, one in enumerate(given) if one in given[:index]]:
-                raise ValueError(f"{key}={','.join(map(str, given))} names {twice[0]} twice; name it once.")
-        if wrong := [rate for rate in self.rates if not (math.isfinite(rate) and rate >= 1)]:
-            raise ValueError(f"rate={wrong[0]:g}: a rate is all / kept, a number of 1 or more, such as rate=4,8.")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs={self.epochs}: every contestant trains for at least one; give 1 or more.")
-
-    @property
-    def budget(self) -> list[str]:
-        """Return the overrides that say how long everything trains."""
-        if self.epochs is None:
-            return []
-        return [f"epochs.train={self.epochs}", f"epochs.method={self.epochs}", f"epochs.retrain={max(1, self.epochs // 2)}"]
 
 
 @dataclass(frozen=True)
@@ -132,43 +71,30 @@ class Contest:
     start: str = "scratch"
 
 
-def planned(grid: Grid, *, scale: str) -> Contest:
+def planned(grid: Grid, *, scale: str, chosen: Chosen | None = None) -> Contest:
     """Return every row, composed and tried on the untrained network, before anything trains.
+
+    Args:
+        grid: What is asked for.
+        scale: smoke, desk or paper.
+        chosen: What the grid names; None looks.
 
     Raises:
         ValueError: A name or key is unknown, the data are not on this machine, contestants train for different epochs, or fewer than two
             pairings were asked for or can be.
     """
-    check_scale(scale)
-    _check_words(grid.overrides)
-    contestants = {name: contestant(name) for name in grid.methods}
-    base = _composed(grid, ["recipe=train"], scale)
-    rated = {name: _has_rate(_composed(grid, [f"constraint={name}"], scale)) for name in grid.constraints}
-    if lacking := [name for name in grid.constraints if rated[name] and not grid.rates]:
-        raise ValueError(f"constraint={lacking[0]} has a rate; add rate=, such as rate=4,8.")
-    pairings = [
-        (method, constraint, rate)
-        for constraint, method in itertools.product(grid.constraints, grid.methods)
-        for rate in (grid.rates if rated[constraint] else [None])
-    ]
-    if len(pairings) < 2:
-        raise ValueError(
-            "a comparison takes two contestants or more; name several with method=, constraint= or rate=. "
-            "One row of a table runs with: espalier run PAPER/TABLE row=NAME"
-        )
-    plain = OmegaConf.to_container(base, resolve=False)
-    dense = [word for word in grid.overrides if _knows(plain, word) and not _key(word).startswith(("method.", "constraint.", "rate"))]
-    job = job_of(resolved(_composed(grid, ["recipe=train", *dense], scale)), plain=True)
+    found = chosen or choose(grid, scale=scale)
+    dense = [word for word in grid.overrides if knows(found.base, word) and not _key(word).startswith(("method.", "constraint.", "rate"))]
+    job = job_of(resolved(composed_for(grid, ["recipe=train", *dense], scale)), plain=True)
     model = model_of(job.config)
     skipped = None if any(_key(word) == "constraint.skip" for word in grid.overrides) else [rule for rule in SKIPPED if _means(model, rule)]
     entries, used = [], set(dense)
-    for method, constraint, rate in pairings:
-        entry, known, config = _entry(grid, contestants[method], (method, constraint, rate), skipped, scale)
+    for method, constraint, rate in found.pairings:
+        entry, known, config = _entry(grid, found.contestants[method], (method, constraint, rate), skipped, scale)
         used |= set(known)
         entries.append(_tried(entry, config, model, job.data.input_shape))
     for word in grid.overrides:
         if word not in used:
-            composed_words([*_start(grid, scale), word], [word])  # says which keys are near
             raise ValueError(f"{word} has no effect on any row; leave it out.")
     if not any(not entry.reason for entry in entries):
         raise ValueError(f"none of these pairings can be: {'; '.join(f'{entry.row}: {entry.reason}' for entry in entries)}")
@@ -183,47 +109,8 @@ def tuned(entry: Entry, index: int) -> Entry:
     return replace(entry, overrides=[*entry.overrides, *drawn], choice=" ".join(drawn))
 
 
-def _start(grid: Grid, scale: str) -> list[str]:
-    return [f"+experiment={EXPERIMENT}", f"model={grid.model}", f"data={grid.data}", f"scale={scale}", "seed=0"]
-
-
-def _composed(grid: Grid, words: Sequence[str], scale: str) -> DictConfig:
-    own = [f"model={grid.model}", f"data={grid.data}", *words]
-    return composed_words([*_start(grid, scale), *grid.budget, *words], own)
-
-
-def _check_words(words: Sequence[str]) -> None:
-    for word in words:
-        key = _key(word)
-        if word.startswith("~") or "=" not in word:
-            raise ValueError(f"'{word}' is no key=value; a comparison takes model=, data=, method=, constraint=, rate= and any key=value.")
-        if key in TAKEN:
-            raise ValueError(f"{word}: a comparison sets {key} itself; leave it out.")
-        if OverridesParser.create().parse_override(word).is_sweep_override():
-            raise ValueError(
-                f"{word} names several values; a comparison has method, constraint, rate and seed as its axes. "
-                "A sweep over another key: espalier run PAPER/TABLE row=NAME KEY=a,b -m"
-            )
-
-
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+")
-
-
-def _knows(plain: Any, word: str) -> bool:
-    """Return whether a config has the key of an override, or the override brings it (``+key=value``) or chooses of a group."""
-    key = _key(word)
-    if word.startswith("+") or (config_dir() / key).is_dir():
-        return True
-    for part in key.split("."):
-        if not isinstance(plain, Mapping) or part not in plain:
-            return False
-        plain = plain[part]
-    return True
-
-
-def _has_rate(config: DictConfig) -> bool:
-    return "${rate}" in str(OmegaConf.to_container(config.constraint, resolve=False))
 
 
 def _means(model: nn.Module, rule: str) -> bool:
@@ -241,12 +128,12 @@ def _entry(
     words = [*contestant.words, f"constraint={constraint}", *([] if rate is None else [f"rate={rate:g}"])]
     if skipped:
         words.append(f"constraint.skip=[{','.join(skipped)}]")
-    config = _composed(grid, words, scale)
+    config = composed_for(grid, words, scale)
     plain = OmegaConf.to_container(config, resolve=False)
-    known = [word for word in grid.overrides if _knows(plain, word)]
+    known = [word for word in grid.overrides if knows(plain, word)]
     further = ["recipe.seen_rate=null"] if rate is None and "seen_rate" in config.recipe else []  # the set has none
     if further or known:
-        config = _composed(grid, [*words, *further, *known], scale)
+        config = composed_for(grid, [*words, *further, *known], scale)
     name = "-".join([method, constraint, *([] if rate is None else [f"{rate:g}x"])])
     return Entry(name, method, constraint, rate, [*words, *further, *grid.budget, *known], contestant.title), known, config
 
@@ -290,5 +177,5 @@ def _may_change_epochs(word: str) -> bool:
 
 
 def _num_epochs(grid: Grid, words: Sequence[str], scale: str) -> int:
-    steps = resolved(_composed(grid, words, scale))["recipe"]["steps"].values()
+    steps = resolved(composed_for(grid, words, scale))["recipe"]["steps"].values()
     return sum(step.get("epochs", 0) for step in steps)

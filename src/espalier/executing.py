@@ -20,10 +20,11 @@ from rich.console import Console
 from espalier.code import stale_runs
 from espalier.devices import num_cores
 from espalier.expectation import expectation
-from espalier.progress import count, progress_bar
+from espalier.progress import count, late_sign, progress_bar
 from espalier.record import Record, Store
 from espalier.runner import Job, Rerun, command_of, execute, plan, step_folders
 from espalier.tables.published import paper
+from espalier.words import check_jobs
 
 FAILURES = (ValueError, OSError, ModuleNotFoundError)  # what a run says of itself; anything else is a fault of ours and comes as it is
 
@@ -68,12 +69,6 @@ class Outcome:
             )
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise ``ValueError`` where no process would run."""
-    if jobs < 1:
-        raise ValueError(f"jobs={jobs}: at least one process runs; give 1 or more, at most as many as there are cores ({num_cores()}).")
-
-
 def causes(failed: Mapping[str, str]) -> str:
     """Return which runs failed and why, as one text; a cause that several share is told once."""
     runs: dict[str, list[str]] = {}
@@ -108,9 +103,10 @@ def carry_out(
         ValueError: ``jobs`` is below 1, a job cannot be planned, or, as said above, a run failed.
     """
     check_jobs(jobs)
-    planned = [ask.planned(store) for ask in asks]
-    found = [store.find(job.name) for job in planned]
-    known_stale = stale_runs(record for record in found if record is not None)
+    with late_sign(console, f"composing {len(asks)} runs"):
+        planned = [ask.planned(store) for ask in asks]
+        found = [store.find(job.name) for job in planned]
+        known_stale = stale_runs(record for record in found if record is not None)
     stale = [record is not None and record.name in known_stale for record in found]
     left = [index for index, (record, old) in enumerate(zip(found, stale, strict=True)) if record is None or (old and rerun == "stale")]
     at_once = _at_once(jobs, [planned[index] for index in left], console)

@@ -3,6 +3,8 @@
 import inspect
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +34,8 @@ def imported(target: str | None, key: str) -> Callable[..., Any]:
         key: The config key that holds it, for the message.
 
     Raises:
-        ValueError: It cannot be imported, or is nothing to call; the message names module, attribute and the places tried.
+        ValueError: It cannot be imported, or is nothing to call; the message names module, attribute and the places tried, or, where the
+            module itself fails, file, line and error.
     """
     places = make_importable()
     if not target:
@@ -49,8 +52,11 @@ def imported(target: str | None, key: str) -> Callable[..., Any]:
                 "start espalier in the folder that holds it, or name that folder in PYTHONPATH."
             ) from error
         raise ValueError(f"{key}={target}: module {module} imports '{error.name}', which is not installed.") from error
-    except (ImportError, SyntaxError) as error:
-        raise ValueError(f"{key}={target}: module {module} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's lines may raise anything
+        said = error.msg if isinstance(error, SyntaxError) else error
+        raise ValueError(
+            f"{key}={target}: module {module} cannot be imported: {_line_of(error)}: {type(error).__name__}: {said}"
+        ) from error
     if not hasattr(found, name):
         known = [other for other, value in vars(found).items() if callable(value) and not other.startswith("_")]
         near = did_you_mean(name, known) if known else "it has nothing to call"
@@ -59,6 +65,16 @@ def imported(target: str | None, key: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(f"{key}={target} is a {type(function).__name__}, nothing to call; name a function or a class.")
     return function
+
+
+def _line_of(error: BaseException) -> str:
+    """Return ``FILE:LINE`` of the user's line at which an import failed, be the error raised there or in a package that it calls."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    installed = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    own = [frame for frame in frames[1:] if not frame.filename.startswith(installed)]  # the first frame is the import above
+    return "{0.filename}:{0.lineno}".format((own or frames)[-1])
 
 
 def called(target: str | None, key: str, *, always: Mapping[str, Any], where_taken: Mapping[str, Any]) -> Any:

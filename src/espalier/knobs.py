@@ -9,17 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
-from pathlib import Path
 
 import yaml
 
-from espalier.composing import config_dir, own_config_dir
+from espalier.config_files import GLOSSARY, ConfigFile, bases, choices, config_files, targets_of
 from espalier.docstrings import Described, described
 from espalier.tables.published import experiment_roots
-from espalier.yaml_keys import Key, KeyFile, read_keys
+from espalier.tables.reading import YamlLoader
+from espalier.yaml_keys import Key
 
-GLOSSARY = "keys.yaml"
 OPEN = ("recipe.steps", "budgets", "optimizers", "schedules")  # below these any name may stand: a step's, a scale's
 NAMED = re.compile(rf"^({'|'.join(map(re.escape, OPEN))})\.[^.]+")
 SETS = "espalier.constraints.assign"  # reads a constraint's keys, which name no target
@@ -71,40 +69,9 @@ class Knob:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _File:
-    """A config and its place: folders, group as a dotted key, name of the option."""
-
-    roots: tuple[Path, ...]
-    path: Path
-    root: Path
-    content: KeyFile
-
-    @cached_property
-    def place(self) -> Path:
-        return self.path.relative_to(self.root)
-
-    @property
-    def group(self) -> str:
-        return ".".join(self.place.parent.parts)
-
-    @cached_property
-    def where(self) -> str:
-        if not self.group:
-            return self.path.name
-        if self.place.parts[0] == "experiment":
-            return "/".join(self.place.with_suffix("").parts[1:])
-        return f"{'/'.join(self.place.parent.parts)}={self.path.stem}"
-
-    @property
-    def sets(self) -> bool:
-        """Whether it sets keys that others define."""
-        return self.content.whole or self.place.parts[0] == "experiment"
-
-
 def knobs() -> list[Knob]:
     """Return every key of the configs, one's own folder included, in the order of the files, groups first."""
-    files = list(_files())
+    files = list(config_files())
     book = _Book(_glossary(files))
     for file in (file for file in files if not file.sets):
         book.define(file)
@@ -117,12 +84,12 @@ def knobs() -> list[Knob]:
 
 def option_places(option: str) -> list[str]:
     """Return where the keys of an option such as ``method=admm`` get their values: it, and what its list of defaults takes in."""
-    waiting = [file for file in _files() if file.where == option and not file.sets]
+    waiting = [file for file in config_files() if file.where == option and not file.sets]
     places: list[str] = []
     while waiting:
         file = waiting.pop(0)
         places.append(file.where)
-        waiting += [base for base, _ in _bases(file, "")]
+        waiting += [base for base, _ in bases(file, "")]
     return places
 
 
@@ -131,20 +98,7 @@ def canonical(key: str) -> str:
     return NAMED.sub(r"\1.*", re.sub(r"^budget\.", "budgets.*.", key))
 
 
-def _roots() -> tuple[Path, ...]:
-    own = own_config_dir()
-    return (config_dir(), *([] if own is None else [Path(own)]))
-
-
-def _files() -> Iterator[_File]:
-    roots = _roots()
-    for root in roots:
-        for path in sorted(root.rglob("*.yaml"), key=lambda path: (len(path.relative_to(root).parts) > 1, path)):
-            if path.relative_to(root).parts[0] not in ("experiments", GLOSSARY):  # papers of one's own are no configs
-                yield _File(roots, path, root, read_keys(path))
-
-
-def _glossary(files: Iterable[_File]) -> dict[str, str]:
+def _glossary(files: Iterable[ConfigFile]) -> dict[str, str]:
     roots = dict.fromkeys(root for file in files for root in file.roots)
     paths = [path for root in roots if (path := root / GLOSSARY).is_file()]
     return {str(key): str(text) for path in paths for key, text in yaml.safe_load(path.read_text(encoding="utf-8")).items()}
@@ -159,19 +113,19 @@ class _Book:
         self.readers: dict[str, list[str | None]] = defaultdict(list)
         self.says: dict[str, Described | None] = {}
 
-    def define(self, file: _File) -> None:
+    def define(self, file: ConfigFile) -> None:
         """Note what a file defines: an option of a group, the keys below it, the options it takes by default."""
         if file.group:
             self._add(Knob(file.group, None, self._said(file.group), options={file.path.stem: file.content.head}))
-        for group, option in _choices(file):
+        for group, option in choices(file):
             self._add(Knob(group, None, self._said(group), defaults=(Setting(file.where, option, "", str(file.place), group),)))
-        self._walk(file, file.content.keys, file.group, _targets(file), inherited="")
+        self._walk(file, file.content.keys, file.group, targets_of(file), inherited="")
 
-    def change(self, file: _File) -> None:
+    def change(self, file: ConfigFile) -> None:
         """Note what an experiment changes; keys that no group has, such as epochs, are defined by it."""
-        for group, option in _choices(file):
+        for group, option in choices(file):
             self.changed(Setting(file.where, option, "", str(file.place), group))
-        self._walk(file, file.content.keys, "", _targets(file), inherited="")
+        self._walk(file, file.content.keys, "", targets_of(file), inherited="")
 
     def changed(self, setting: Setting, by: str | None = None) -> None:
         """Note a value that an experiment or a row gives a key, for the reader ``by`` or all; a key that nobody defines is passed over."""
@@ -183,7 +137,7 @@ class _Book:
     def knobs(self) -> list[Knob]:
         return list(self.found.values())
 
-    def _walk(self, file: _File, keys: Iterable[Key], prefix: str, targets: Mapping[str, str], inherited: str) -> None:
+    def _walk(self, file: ConfigFile, keys: Iterable[Key], prefix: str, targets: Mapping[str, str], inherited: str) -> None:
         reader = targets.get(prefix) or (SETS if prefix.rpartition(".")[2] == "constraint" and not file.sets else None)
         says = self._described(reader)
         for key in keys:
@@ -259,73 +213,15 @@ def _knob(
     )
 
 
-def _choices(file: _File) -> Iterator[tuple[str, str]]:
-    """Yield the options of groups that a file's list of defaults takes, the group as a dotted key."""
-    for entry, option in file.content.defaults:
-        group = entry.removeprefix("override ").partition("@")[0]
-        if group:
-            yield (group.lstrip("/") if group.startswith("/") else f"{file.group}.{group}".lstrip(".")).replace("/", "."), option
-
-
-def _targets(file: _File) -> dict[str, str]:
-    """Return the dotted key of each mapping with a ``_target_`` -> that name, those of the files it builds on included."""
-    prefix = "" if file.sets else file.group
-    found: dict[str, str] = {}
-    if file.group or file.sets:
-        for base, place in _bases(file, prefix):
-            found |= {_joined(place, key): target for key, target in _relative_targets(base).items()}
-    return found | {_joined(prefix, key): target for key, target in _own_targets(file.content).items()}
-
-
-def _relative_targets(file: _File) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for base, place in _bases(file, ""):
-        found |= {_joined(place, key): target for key, target in _relative_targets(base).items()}
-    return found | _own_targets(file.content)
-
-
-def _bases(file: _File, prefix: str) -> Iterator[tuple[_File, str]]:
-    """Yield the files of a file's list of defaults that are composed into it, and the key below which each lands."""
-    for entry, option in file.content.defaults:
-        if entry.startswith("override ") or option == "_self_" or (not entry and option.startswith("/")):
-            continue
-        group, _, package = entry.partition("@")
-        folder = group.lstrip("/") if group.startswith("/") else "/".join([*file.place.parent.parts, *filter(None, [group])])
-        place = _joined(prefix, package or group.replace("/", "."))
-        for root in file.roots:
-            if (path := root / folder / f"{option}.yaml").is_file():
-                yield _File(file.roots, path, root, read_keys(path)), place
-                break
-
-
-def _own_targets(content: KeyFile) -> dict[str, str]:
-    found = {} if content.target is None else {"": content.target}
-
-    def walk(keys: Iterable[Key], prefix: str) -> None:
-        for key in keys:
-            name = _joined(prefix, key.name)
-            if key.target is not None:
-                found[name] = key.target
-            walk(key.keys, name)
-
-    walk(content.keys, "")
-    return found
-
-
-def _joined(*parts: str) -> str:
-    return ".".join(filter(None, parts))
-
-
 def _rows() -> Iterator[Setting]:
     """Yield what the rows of the papers' tables override."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for root in experiment_roots():
         for path in sorted(root.glob("*/tables/*.yaml")):
             text = path.read_text(encoding="utf-8")
             if "overrides:" not in text:
                 continue  # quoted only
             place = str(path.relative_to(root))
-            for row, entry in (yaml.load(text, Loader=loader).get("rows") or {}).items():  # noqa: S506  a safe loader
+            for row, entry in (yaml.load(text, Loader=YamlLoader).get("rows") or {}).items():  # noqa: S506  a safe loader
                 for override in entry.get("overrides") or []:
                     key, _, value = str(override).partition("=")
                     name = key.lstrip("+~").replace("/", ".")

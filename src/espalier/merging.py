@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 from filelock import FileLock, Timeout
 
-from espalier.archives import WEIGHTS, read_archive
+from espalier.archives import WEIGHTS, check_room, read_archive
 from espalier.files import make_folder
 from espalier.packing import check_digest
-from espalier.record import DIGEST_LENGTH, Measurement, Record, Store, parsed
+from espalier.record import DIGEST_LENGTH, Measurement, Record, Store, parsed, read_record
 from espalier.tables import published
 
 STAGING = ".unpacked"  # of the store; removed when done
@@ -22,7 +23,7 @@ WAY_OUT = "Nothing was unpacked; get the archive anew, or have it packed again."
 
 @dataclass
 class Unpacked:
-    """What ``unpack`` did.
+    """What ``unpack`` did, or, where it only checked, would do.
 
     Args:
         path: The archive.
@@ -39,6 +40,15 @@ class Unpacked:
     remarks: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Contents:
+    """What an archive holds, read and found right: the folder it is staged in, comparisons' tables, and run -> folder of its files."""
+
+    staging: Path
+    tables: list[Path]
+    runs: dict[str, Path]
+
+
 def unpack(path: str | Path, *, check: bool = False, store: Store | None = None) -> Unpacked:
     """Merge an archive into the store. Every digest is verified before anything is written.
 
@@ -49,22 +59,29 @@ def unpack(path: str | Path, *, check: bool = False, store: Store | None = None)
 
     Args:
         path: What ``pack`` wrote.
-        check: Only verify.
+        check: Verify all of that and change nothing: what would be refused is refused, what would be added is told.
         store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
         ValueError: The archive is damaged or no archive; a member would be written outside its folder or is otherwise refused; a record,
             measurement, table or checkpoint is none, or they speak of different weights; or a run of the same name has another record, here
             or among the papers' references. Nothing is changed.
-        OSError: The store cannot be written; nothing is changed.
+        OSError: The store cannot be written, or has no room; nothing is changed.
     """
     file, place = Path(path), store or Store()
-    done = Unpacked(file, len(read_archive(file).members))
+    manifest = read_archive(file)
+    done = Unpacked(file, len(manifest.members))
     if check:
+        check_room(file, manifest, place.root)
+        with TemporaryDirectory(prefix="espalier-") as folder, ExitStack() as locks:
+            read_archive(file, Path(folder), way_out="the check needs that room too; set TMPDIR to a folder with room")
+            _compared(_read(Path(folder), done), place, done, locks, check=True)
         return done
-    with _staging(place) as staging:
+    with _staging(place) as staging, ExitStack() as locks:
         read_archive(file, staging)
-        _merge(staging, place, done)
+        contents = _read(staging, done)
+        _compared(contents, place, done, locks, check=False)
+        _merge(contents, place, done)
     return done
 
 
@@ -80,37 +97,47 @@ def _staging(store: Store) -> Iterator[Path]:
             folder.parent.rmdir()  # if no other process unpacks
 
 
-def _merge(staging: Path, store: Store, done: Unpacked) -> None:
+def _read(staging: Path, done: Unpacked) -> _Contents:
+    """Return what lies in the staging area, each part of it read."""
     tables = sorted((staging / "runs" / published.COMPARISONS).glob("*/table.yaml"))
     for table in tables:
         _check_table(table, f"{done.path}: {table.relative_to(staging).as_posix()}")
-    runs = {record.name: (staging / "runs", record) for record in _records(staging / "runs", done.path)}
+    runs = {record.name: staging / "runs" / record.name for record in _records(staging / "runs", done.path)}
     references = {record.name: record for paper in published.papers().values() for record in paper.shipped_records()}
     for record in _records(staging / "shipped", done.path):
         if record.name in references:
             _refuse_another(record, references[record.name], f"the references of {record.paper}", done.path)
         elif record.name not in runs:
-            runs[record.name] = (staging / "shipped", record)
+            runs[record.name] = staging / "shipped" / record.name
             done.remarks.append(f"{record.name} was a reference there and is a run here")
-    with ExitStack() as locks, ExitStack() as undo:
-        for name, (_, record) in runs.items():
-            folder = store.folder(name)
-            if folder.is_dir():
-                _hold(folder, locks)
-            if (found := store.find(name)) is not None:
-                _refuse_another(record, found, str(folder / "record.json"), done.path)
-            (done.added if found is None else done.present).append(name)
-        for table in tables:
-            _refuse_other_table(table, store.root / table.relative_to(staging / "runs"), done.path)
-        for table in tables:
-            _move(table, store.root / table.relative_to(staging / "runs"), undo)
+    return _Contents(staging, tables, runs)
+
+
+def _compared(contents: _Contents, store: Store, done: Unpacked, locks: ExitStack, *, check: bool) -> None:
+    """Refuse what the store has otherwise, and note what it lacks; the runs that it has folders of are locked until ``locks`` end."""
+    for name, source in contents.runs.items():
+        folder = store.folder(name)
+        if folder.is_dir() and not (check and not (folder / ".lock").exists()):
+            _hold(folder, locks)
+        if (found := store.find(name)) is not None:
+            _refuse_another(read_record(source / "record.json"), found, str(folder / "record.json"), done.path)
+        (done.added if found is None else done.present).append(name)
+    for table in contents.tables:
+        _refuse_other_table(table, store.root / table.relative_to(contents.staging / "runs"), done.path)
+
+
+def _merge(contents: _Contents, store: Store, done: Unpacked) -> None:
+    """Move what was read and compared to its places in the store, or, if that fails, all of it back."""
+    with ExitStack() as undo:
+        for table in contents.tables:
+            _move(table, store.root / table.relative_to(contents.staging / "runs"), undo)
         for name in done.present:
-            _fill(runs[name][0] / name, store.folder(name), undo, done)
+            _fill(contents.runs[name], store.folder(name), undo, done)
         for name in done.added:
-            aside = store.root / ".stale" / name / f"unfinished-{staging.name[:DIGEST_LENGTH]}"
+            aside = store.root / ".stale" / name / f"unfinished-{contents.staging.name[:DIGEST_LENGTH]}"
             if _make_room(store.folder(name), aside, undo):
                 done.remarks.append(f"{name} was begun here and not finished; what it left lies in {aside}")
-            _fill(runs[name][0] / name, store.folder(name), undo, done)
+            _fill(contents.runs[name], store.folder(name), undo, done)
         undo.pop_all()  # all is where it belongs
 
 

@@ -23,6 +23,7 @@ class Metric:
         kind: Where the figure comes from; figures of different kinds never share a column.
         better: Direction of improvement.
         meaning: One line for the reader.
+        label: What an axis calls it, without its unit; empty takes the name.
     """
 
     name: str
@@ -30,10 +31,11 @@ class Metric:
     kind: Kind
     better: Better
     meaning: str
+    label: str = ""
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("top1_pct", "%", "accuracy", "higher", "test accuracy of the final model, at the epoch that validation chose"),
+    Metric("top1_pct", "%", "accuracy", "higher", "test accuracy of the final model, at the epoch that validation chose", "top-1 accuracy"),
     Metric(
         "top1_pct_best_test",
         "%",
@@ -41,7 +43,9 @@ METRICS: tuple[Metric, ...] = (
         "higher",
         "best test accuracy over the last step's epochs: the papers' protocol",
     ),
-    Metric("val/top1_pct", "%", "accuracy", "higher", "accuracy on the held-out split, of the model that was kept"),
+    Metric(
+        "val/top1_pct", "%", "accuracy", "higher", "accuracy on the held-out split, of the model that was kept", "validation top-1 accuracy"
+    ),
     Metric("val/loss", "nat", "accuracy", "lower", "cross entropy on the held-out split"),
     Metric(
         "test/top1_pct",
@@ -56,7 +60,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("train/lr", "", "training", "neither", "learning rate at the end of an epoch"),
     Metric("progress/epoch", "epoch", "training", "neither", "epochs trained so far, over all steps of the row"),
     Metric("progress/step", "", "training", "neither", "place in the recipe of the step that an epoch belongs to, from 0"),
-    Metric("train/epochs", "epoch", "counted", "lower", "epochs that led to the final model, shared steps included"),
+    Metric("train/epochs", "epoch", "counted", "lower", "epochs that led to the final model, shared steps included", "epochs trained"),
     Metric("train/samples_per_sec", "1/s", "measured", "higher", "training images a second, over an epoch"),
     Metric(
         "hard/top1_pct",
@@ -124,25 +128,41 @@ METRICS: tuple[Metric, ...] = (
     Metric("overlap/settled_first", "", "training", "lower", "share of the step until the large weights of the first sparse layer settle"),
     Metric("overlap/settled_last", "", "training", "lower", "the same of the last sparse layer"),
     Metric("forget/never_pct", "%", "training", "higher", "training examples learnt and never forgotten"),
-    Metric("train_macs", "MAC", "counted", "lower", "multiply-adds of the training, backward twice the forward, dead weights left out"),
-    Metric("train_bytes", "B", "counted", "lower", "weights, gradients, momentum, indices and activations of training, at their peak"),
+    Metric(
+        "train_macs",
+        "MAC",
+        "counted",
+        "lower",
+        "multiply-adds of the training, backward twice the forward, dead weights left out",
+        "multiply-adds of the training",
+    ),
+    Metric(
+        "train_bytes",
+        "B",
+        "counted",
+        "lower",
+        "weights, gradients, momentum, indices and activations of training, at their peak",
+        "memory of the training",
+    ),
     Metric("weights", "", "counted", "lower", "weights without biases and normalisation"),
-    Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation"),
+    Metric("weights_nonzero", "", "counted", "lower", "non-zero weights without biases and normalisation", "non-zero weights"),
     Metric("parameters", "", "counted", "lower", "all parameters"),
-    Metric("rate", "x", "counted", "higher", "weights / non-zero weights"),
-    Metric("conv_rate", "x", "counted", "higher", "weights of the convolutions / their non-zero weights"),
-    Metric("sparsity_pct", "%", "counted", "higher", "zeros among the weights that the final frozen sets hold"),
+    Metric("rate", "x", "counted", "higher", "weights / non-zero weights", "rate: all weights / kept weights"),
+    Metric("conv_rate", "x", "counted", "higher", "weights of the convolutions / their non-zero weights", "rate of the convolutions"),
+    Metric("sparsity_pct", "%", "counted", "higher", "zeros among the weights that the final frozen sets hold", "zeros among the weights"),
     Metric("layer/rate/*", "x", "counted", "neither", "weights / non-zero weights of one layer that the final frozen sets hold"),
     Metric("layer/rate_min", "x", "counted", "neither", "smallest of layer/rate"),
     Metric("layer/rate_max", "x", "counted", "neither", "largest of layer/rate"),
     Metric("weights_outside_set", "", "counted", "lower", "weights that lie outside the set frozen for them"),
     Metric("bits_per_weight", "bit", "counted", "lower", "mean bits of a kept weight's value, indices excluded"),
-    Metric("macs", "MAC", "counted", "lower", "multiply-adds of one sample, zeros included"),
-    Metric("macs_effective", "MAC", "counted", "lower", "multiply-adds of one sample whose weight is not zero"),
-    Metric("stored_bytes", "B", "counted", "lower", "size of the packed checkpoint on disk, indices included"),
+    Metric("macs", "MAC", "counted", "lower", "multiply-adds of one sample, zeros included", "multiply-adds, zeros included"),
+    Metric("macs_effective", "MAC", "counted", "lower", "multiply-adds of one sample whose weight is not zero", "multiply-adds left"),
+    Metric(
+        "stored_bytes", "B", "counted", "lower", "size of the packed checkpoint on disk, indices included", "size of the packed checkpoint"
+    ),
     Metric("stored_bytes/*", "B", "counted", "lower", "bytes of one part of one tensor of the packed checkpoint"),
     Metric("dense_bytes", "B", "counted", "lower", "size of the same model's dense fp32 checkpoint"),
-    Metric("size_ratio", "x", "counted", "higher", "dense fp32 file / packed file, indices included"),
+    Metric("size_ratio", "x", "counted", "higher", "dense fp32 file / packed file, indices included", "dense file / packed file"),
     Metric("storage/rate", "x", "counted", "higher", "weights / kept weights of the layers whose storage is counted"),
     Metric("storage/bits/*", "bit", "counted", "lower", "size of those layers, places included, if a weight had so many bits"),
     Metric("storage/index_share", "", "counted", "lower", "share of their size that indices, fillers and bitmaps take, exact, at 4 bits"),
@@ -168,6 +188,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("latency_ms_p90", "ms", "measured", "lower", "90th percentile of one forward pass"),
     Metric("fork_join_ns", "ns", "measured", "lower", "time in which all threads begin and end together, the longer of before and after"),
     Metric("max_rel_error", "", "measured", "lower", "largest difference of an output from the wanted one / largest wanted one"),
+    Metric("latency_ms_p10", "ms", "measured", "lower", "10th percentile of one forward pass", "latency, 10th percentile"),
+    Metric("latency_ms_p50", "ms", "measured", "lower", "median of one forward pass", "latency, median"),
+    Metric("latency_ms_p90", "ms", "measured", "lower", "90th percentile of one forward pass", "latency, 90th percentile"),
     Metric(
         "check/largest_rise",
         "",

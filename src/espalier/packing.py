@@ -98,6 +98,13 @@ def check_digest(path: Path, digest: str | None) -> None:
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the tensors, by name: what records and measurements call the checkpoint.
+
+    The header is left out of it. Which weights are held, and to what, lies in the tensors (places, codes, codebook); what else the header
+    says (shape, name of the structure, model, rewrites) follows from the settings, and a measurement lies below the run that those name. An
+    archive's manifest guards the file as a whole. With the header, a fact added to it would give equal weights another name, and a repeated
+    run could no longer be told equal to its shipped record, which holds a digest of this form.
+    """
     content = hashlib.sha256()
     for key in sorted(tensors):
         content.update(key.encode())

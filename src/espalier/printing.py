@@ -9,10 +9,13 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table as Grid
+
+from espalier.fitting import Fitted
 
 if TYPE_CHECKING:
     from espalier.archiving import Packed
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from espalier.inventory import Difference, PaperSummary, RunSummary
     from espalier.knobs import Knob, Setting
     from espalier.merging import Unpacked
-    from espalier.record import Measurement, Record
+    from espalier.outlining import Outline
+    from espalier.record import Measurement, Record, Store
     from espalier.tables.claims import Verdict
     from espalier.tables.comparison import Cell
     from espalier.tables.export import Grid as PrintedGrid
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 
+EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors whose message names cause and way out
 COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run": "dim"}
 
 
@@ -47,11 +52,32 @@ def readable_errors() -> Iterator[None]:
     """Turn errors that name their cause and way out into one line and exit code 2; ``ESPALIER_DEBUG=1`` shows where they came from."""
     try:
         yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except EXPECTED as error:
         if os.environ.get("ESPALIER_DEBUG"):
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        tell_error(str(error))
         sys.exit(2)
+
+
+def tell_error(message: str) -> None:
+    """Say on stderr what went wrong."""
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def answered_errors(*, as_json: bool) -> Iterator[None]:
+    """Answer an error with ``{"error": MESSAGE}`` where JSON was asked for; whoever catches it says the same to people, on stderr."""
+    try:
+        yield
+    except (BrokenPipeError, typer.Exit):  # nobody reads on; no error
+        raise
+    except Exception as error:
+        if as_json:
+            worded = getattr(error, "format_message", None)  # of a word that the shell cannot read; its class depends on typer's version
+            expected = isinstance(error, EXPECTED)
+            text = worded() if worded else str(error) if expected else f"{type(error).__name__}: {error}"
+            answer({"error": text}, list, as_json=True)
+        raise
 
 
 def answer(value: Any, shown: Callable[[], Iterable[RenderableType]], *, as_json: bool) -> None:
@@ -96,28 +122,33 @@ def claim_lines(verdicts: Iterable["Verdict"]) -> Iterator[str]:
             yield f"    [dim]stale (code changed since; rerun=stale does them anew): {escape(', '.join(verdict.stale))}[/]"
 
 
-def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
-    """Yield one line a cell, and what the mark of stale runs means where it stands."""
+def cells_grid(name: str, cells: Iterable["Cell"], *, store: "Store | None" = None) -> Iterator[RenderableType]:
+    """Yield one line a cell, and what the mark of stale runs means where it stands; ``store`` is that of the cells."""
     from espalier.tables.export import STALE_LEGEND, STALE_MARK  # noqa: PLC0415
     from espalier.tables.published import table  # noqa: PLC0415
 
-    every, columns = list(cells), table(name).columns
-    grid = Grid("row", "column", "published", "provenance", "shipped", "yours", "seeds", title=f"{name} at scale={every[0].scale}")
-    for column in grid.columns:
-        column.overflow = "fold"
+    every, columns = list(cells), table(name, store=None if store is None else store.root).columns
+    quoted = any(cell.published is not None for cell in every)  # a comparison has nothing published
+    heads = ("row", "column", *(("published", "provenance") if quoted else ()), "shipped", "yours", "seeds")
+    settings: dict[str, set[str]] = {}
     for cell in every:
-        unit, measured = columns[cell.column].unit, columns[cell.column].kind == "measured"
-        setting = f"\n{cell.device}" if measured and cell.device else ""  # a time without its setting says nothing
-        grid.add_row(
+        if columns[cell.column].kind == "measured" and cell.device:
+            settings.setdefault(cell.column, set()).add(cell.device)
+    lines = []
+    for cell in every:
+        unit, several = columns[cell.column].unit, len(settings.get(cell.column, ())) > 1
+        setting = f"\n{cell.device}" if several and cell.device else ""  # a time without its setting says nothing
+        line = [
             cell.row,
-            escape(f"{cell.column} ({unit}){setting}" if unit else cell.column + setting),
-            "" if cell.published is None else escape(str(cell.published)),
-            cell.provenance or "",
+            f"{cell.column} ({unit}){setting}" if unit else cell.column + setting,
+            *(("" if cell.published is None else str(cell.published), cell.provenance or "") if quoted else ()),
             _spread(cell.shipped_mean, cell.shipped_std),
             _spread(cell.ours_mean, cell.ours_std) + (STALE_MARK if cell.stale else ""),
             ",".join(map(str, cell.seeds)),
-        )
-    yield grid
+        ]
+        lines.append(line)
+    yield Fitted(heads, lines, title=f"{name} at scale={every[0].scale}", num_names=2)
+    yield from (escape(f"{column}: measured on {next(iter(of))}.") for column, of in settings.items() if len(of) == 1)
     if any(cell.stale for cell in every):
         yield STALE_LEGEND
 
@@ -125,21 +156,46 @@ def cells_grid(name: str, cells: Iterable["Cell"]) -> Iterator[RenderableType]:
 def standings_grid(found: "Comparison") -> Iterator[RenderableType]:
     """Yield a comparison: one line a row, what holds for all, why some rows are empty, and how to go on."""
     titles = ("row", "rank", "top-1 %", "n", "loss", "rate", "MAC rate", "bytes", "ms", "epochs")
-    grid = Grid(*titles, title=f"{found.name} at scale={found.scale}")
-    grid.columns[0].no_wrap = True
+    lines = []
     for one in found.standings:
         figures = (one.loss_pct, one.rate, one.macs_rate, one.stored_bytes, one.latency_ms_p50, one.epochs)
         rank = "" if one.rank is None else str(one.rank)
-        grid.add_row(
-            one.row, rank, _spread(one.top1_pct, one.top1_std), str(one.num_seeds or ""), *(_spread(each, None) for each in figures)
-        )
-    yield grid
+        top1, num = _spread(one.top1_pct, one.top1_std), str(one.num_seeds or "")
+        lines.append([one.row, rank, top1, num, *(_spread(each, None) for each in figures)])
+    yield Fitted(titles, lines, title=f"{found.name} at scale={found.scale}")
     yield escape(f"{found.note} Rank: of the accuracy among rows that differ in the method only, once all have equally many seeds (n).")
     if devices := dict.fromkeys(one.device for one in found.standings if one.device):
         yield escape(f"Timed on {'; '.join(devices)}.")
+    yield from map(escape, found.notes)
     yield from (escape(f"{one.row}: {one.note}") for one in found.standings if one.note)
     yield from (f"[red]{escape(remark)}[/]" for remark in found.remarks)
     yield escape(f"Go on: espalier table {found.name} | espalier plot {found.name} --to figure.pdf | espalier report")
+
+
+def outline_lines(found: "Outline") -> Iterator[RenderableType]:
+    """Yield what a comparison would do: one line a row, what holds for all, what cannot be, and what it comes to."""
+    seeds = f"seed{'s' * (len(found.seeds) > 1)} {','.join(map(str, found.seeds))}"
+    what = f", the {found.trials} trials of each contestant" if found.trials else f", {seeds}"
+    lines = [
+        [one.row, one.recipe, str(one.epochs), ",".join(map(str, one.done)), _by_seed(one.trains), _by_seed(one.reuses)]
+        for one in found.rows
+        if not one.reason
+    ]
+    heads = ("row", "recipe", "epochs", "done (seeds)", "trains (step epochs)", "reuses")
+    yield Fitted(heads, lines, title=f"{found.name} at scale={found.scale}{what}: nothing is run")
+    yield from (escape(f"{one.row}: not applicable: {one.reason}") for one in found.rows if one.reason)
+    yield escape(found.note)
+    if found.trials:
+        yield escape(f"Then every row ({seeds}) with the settings of its best trial; those are not known yet.")
+    yield escape(f"{found.epochs} epochs to train; {found.expected}.")
+
+
+def _by_seed(steps: Mapping[int, tuple[str, ...]]) -> str:
+    """Return what is done in each seed, once where it is the same in all."""
+    texts = {seed: ", ".join(names) for seed, names in steps.items() if names}
+    if len(set(texts.values())) < 2 and len(texts) == len(steps):
+        return next(iter(texts.values()), "")
+    return "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
 
 
 def failures(failed: Mapping[str, str]) -> str:
@@ -149,13 +205,12 @@ def failures(failed: Mapping[str, str]) -> str:
     return f"{len(failed)} run{'s' * (len(failed) > 1)} failed, the others are kept: {causes(failed)}"
 
 
-def layout_grid(name: str, form: "PrintedGrid") -> Grid:
-    """Return a table in the form its paper prints, one line a row of it."""
-    grid = Grid(escape(form.corner), *(escape(f"{title}\n{part}") for title, part in form.heads), title=name)
-    grid.columns[0].no_wrap = True
-    for row, texts in form.rows:
-        grid.add_row(escape(row), *map(escape, texts))
-    return grid
+def layout_grid(name: str, form: "PrintedGrid") -> Iterator[RenderableType]:
+    """Yield a table in the form its paper prints, one line a row of it, and what holds for all its figures."""
+    yield Fitted(
+        [form.corner, *(f"{title}\n{part}" for title, part in form.heads)], ([row, *texts] for row, texts in form.rows), title=name
+    )
+    yield from map(escape, form.said)
 
 
 def runs_grid(found: Iterable["RunSummary"]) -> Grid:
@@ -252,8 +307,8 @@ def packed_lines(found: "Packed") -> Iterator[str]:
 def unpacked_lines(found: "Unpacked", *, checked_only: bool) -> Iterator[str]:
     """Yield what came of an archive, and what a reader must know."""
     yield escape(f"{found.path}: all {found.checked} digests are right")
-    if not checked_only:
-        yield f"{len(found.added)} runs added, {len(found.present)} were there already"
+    added = f"{len(found.added)} runs {'would be ' * checked_only}added"
+    yield f"{added}, {len(found.present)} {'are' if checked_only else 'were'} there already"
     yield from map(escape, (*(f"there already, the same: {name}" for name in found.present), *found.remarks))
 
 

@@ -5,11 +5,9 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -22,6 +20,7 @@ from espalier.refusals import refuse_idle_rates
 from espalier.runner import Rerun, command_of, execute, job_of, plan
 from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES
+from espalier.words import choices, seeds_in, truth, value_of, whole
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
@@ -144,73 +143,6 @@ def run_overrides(name: str, overrides: Sequence[str], *, states: Path | None = 
     return records
 
 
-def value_of(overrides: Sequence[str], key: str) -> str | None:
-    """Return what follows ``key=``; None where the key is not given.
-
-    Raises:
-        ValueError: It is given twice.
-    """
-    values = [word.partition("=")[2] for word in overrides if word.partition("=")[0] == key]
-    if len(values) > 1:
-        raise ValueError(f"{key}= is given {len(values)} times ({', '.join(values)}); write one list, {key}={','.join(values)}.")
-    return values[0] if values else None
-
-
-def whole(overrides: Sequence[str], key: str, default: int) -> int:
-    """Return the whole number that follows ``key=``.
-
-    Raises:
-        ValueError: It is none.
-    """
-    text = value_of(overrides, key)
-    if text is not None and not re.fullmatch(r"\d+", text):
-        raise ValueError(f"{key}={text} is no whole number; write {key}={default}, or another from 0 on.")
-    return default if text is None else int(text)
-
-
-def truth(overrides: Sequence[str], key: str) -> bool:
-    """Return the true or false that follows ``key=``; false where the key is not given.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    value = (value_of(overrides, key) or "false").lower()
-    if value not in ("true", "false"):
-        raise ValueError(f"{key}={value} is neither true nor false.")
-    return value == "true"
-
-
-def seeds_in(overrides: Sequence[str]) -> list[int] | None:
-    """Return what ``seed=0,1`` names; None where it is not given.
-
-    Raises:
-        ValueError: It is no list of whole numbers.
-    """
-    chosen = choices(overrides, "seed", [])
-    if wrong := [seed for seed in chosen or [] if not re.fullmatch(r"\d+", seed)]:
-        raise ValueError(f"seed={wrong[0]} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
-    return None if chosen is None else list(map(int, chosen))
-
-
-def choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:
-    """Return what ``key=a,b`` or ``key=glob(*)`` names; None where the key is not given.
-
-    Raises:
-        ValueError: It is given twice, or a glob matches none of the options; the message lists them.
-    """
-    if (text := value_of(overrides, key)) is None:
-        return None
-    parsed = OverridesParser.create().parse_override(f"{key}={text}")
-    if not parsed.is_sweep_override():
-        return [str(parsed.value())]
-    value: Any = parsed.value()
-    if not hasattr(value, "filter"):
-        return [str(choice) for choice in parsed.sweep_iterator()]
-    if not (found := list(value.filter(list(options)))):
-        raise ValueError(f"{key}={text} matches none of {', '.join(options) or 'the numbers it stands for; name them'}.")
-    return found
-
-
 def _dry_run(name: str, row: str, scale: str, seed: int, overrides: Sequence[str], console: Console) -> None:
     from espalier.dry_run import outline  # noqa: PLC0415
 
@@ -246,10 +178,3 @@ def hydra_job(config: DictConfig) -> None:
     record = execute(job, store=Store(), command=command, rerun=checked_rerun(config.rerun))
     top1 = record.metrics.get("top1_pct")
     errors.print(record.name + ("" if top1 is None else f": top1_pct {top1:.4g}"), highlight=False, markup=False, soft_wrap=True)
-
-
-def sizes(text: str | None, key: str, like: str) -> list[int] | None:
-    """Return the sizes in ``text``, such as 3x32x32; raise ``ValueError`` where it is written otherwise."""
-    if text is not None and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise ValueError(f"{key}={text}: write sizes with x between them, such as {key}={like}.")
-    return None if text is None else [int(size) for size in text.split("x")]

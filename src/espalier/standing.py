@@ -58,7 +58,11 @@ class Standing:
 
 def standings(table: Table, *, scale: str, store: Store) -> list[Standing]:
     """Return one line a row, in the table's order."""
-    every = cells(table.name, scale=scale, store=store)
+    return standings_in(table, cells(table.name, scale=scale, store=store))
+
+
+def standings_in(table: Table, every: Sequence[Cell]) -> list[Standing]:
+    """Return one line a row of a table's cells at one scale, in the table's order."""
     found: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
         found.setdefault((cell.row, cell.column), []).append(cell)

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in: ten times faster
+from espalier.tables.reading import YamlLoader
+
 HIDDEN = ("defaults", "_target_", "_partial_", "hydra")  # what Hydra reads itself
 
 
@@ -67,8 +68,8 @@ def _read(path: Path, stamp: int) -> KeyFile:  # noqa: ARG001 (a changed file ha
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        plain = yaml.load(text, Loader=_Loader) or {}  # noqa: S506  a safe loader
+        root = yaml.compose(text, Loader=YamlLoader)
+        plain = yaml.load(text, Loader=YamlLoader) or {}  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):

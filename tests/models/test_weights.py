@@ -1,8 +1,11 @@
 """Weights from a user's file: what fits, the head that does not, and what is refused."""
 
+import hashlib
 import logging
+import os
 import re
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -75,3 +78,24 @@ def test_a_file_that_is_missing_or_has_changed_is_named(tmp_path: Path) -> None:
     torch.save(net(5).state_dict(), path)
     with pytest.raises(ValueError, match="has changed since the run was planned"):
         fill(net(5), path, planned)
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = hashlib.file_digest
+
+    def counted(content: BinaryIO, kind: str) -> Any:
+        read.append(kind)
+        return real(content, kind)
+
+    monkeypatch.setattr("hashlib.file_digest", counted)
+    path = tmp_path / "w.pt"
+    path.write_text("one")
+    assert file_digest(path) == file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(read) == 1
+    path.with_name("new").write_text("two")
+    path.with_name("new").replace(path)
+    assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
+    os.utime(path, ns=(0, 0))
+    file_digest(path)
+    assert len(read) == 3

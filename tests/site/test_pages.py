@@ -129,6 +129,16 @@ def test_what_is_not_run_is_said_and_the_only_setting_is_told_once(tmp_path: Pat
     assert "rate; multiply-adds; bytes; latency" in text
 
 
+def test_times_of_one_computation_earn_no_place_on_the_front(tmp_path: Path) -> None:
+    paper, records, measurements = compared(tmp_path)
+    masked = [one.model_copy(update={"metrics": {**one.metrics, "macs": 4e7, "parameters": 1e5}}) for one in records]
+    text = text_of(write_report([paper], masked, measurements, tmp_path / "out").parent / "compare" / "methods.html")
+    assert "Pareto front (grey steps): dense." in text
+    assert "rate; multiply-adds; bytes; latency" in text  # the dense row is on all of them
+    assert text.count("; latency</td>") == 1
+    assert "latency_ms_p50: all rows are timings of one computation" in text
+
+
 def test_times_of_two_devices_never_share_a_chart(tmp_path: Path) -> None:
     paper, records, measurements = compared(tmp_path)
     other = [one.model_copy(update={"device": "cpu B"}) for one in measurements]
@@ -174,6 +184,20 @@ def test_stale_runs_and_variants_are_marked(tmp_path: Path) -> None:
     assert "<small>trainer.lr=1</small>" in runs
     assert "<td>variant</td>" in runs
     assert runs.count("<td>stale: code changed since</td>") == 1
+
+
+def test_the_number_of_pages_is_known_before_the_first_is_written(tmp_path: Path) -> None:
+    paper, records, measurements = compared(tmp_path)
+    seen: list[tuple[str, int]] = []
+    write_report(
+        [unshipped_paper(tmp_path), paper],
+        [*lenet5_records(), *records],
+        measurements,
+        tmp_path / "out",
+        told=lambda path, of: seen.append((path, of)),
+    )
+    assert {of for _, of in seen} == {len(seen)}
+    assert len(list((tmp_path / "out").rglob("*.html"))) == len(seen)
 
 
 def test_pages_of_what_is_gone_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from browser import CHROMIUM, opened
-from fabricated import HOSTILE
+from fabricated import HOSTILE, compared
 
 from espalier.site.links import slug
+from espalier.site.pages import write_report
+from espalier.tables.published import Paper
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
 WIDTHS = [1280, 400]
@@ -79,7 +81,42 @@ def test_charts_are_named_and_their_text_is_readable(browser: Any, site: Path, n
         assert page.evaluate(SMALLEST) >= 7
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+def test_a_table_wider_than_the_page_says_so_until_its_end_is_reached(browser: Any, site: Path) -> None:
+    with opened(browser, site / COMPARISON, width=1280) as (page, problems):
+        box, hint = page.get_by_role("region", name="Rows, scale desk"), page.locator(".hint:visible")
+        assert box.evaluate("one => one.scrollWidth <= one.clientWidth")  # seeds and source stand once, below: all columns fit
+        assert hint.count() == 0
+        page.set_viewport_size({"width": 400, "height": 900})
+        hint.first.wait_for()
+        fade = "one => getComputedStyle(one).maskImage"
+        assert "gradient" in box.evaluate(fade)
+        assert "scroll the table sideways" in hint.first.inner_text()
+        box.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+        page.wait_for_function("!document.querySelector('[aria-label=\"Rows, scale desk\"]').classList.contains('more')")
+        assert box.evaluate(fade) == "none"
+        page.emulate_media(media="print")
+        assert hint.count() == 0
+    assert problems == []
+
+
+BROKEN = """() => [...document.querySelectorAll('#rows-desk tbody th a')].flatMap(link => [...link.childNodes].filter(one => one.length)
+    .flatMap(text => [...text.data.matchAll(/[^-_]+[-_]*/g)].filter(word => { const range = new Range();
+        range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1; }).map(word => word[0])))"""
+
+
+def test_names_of_rows_break_between_words_alone(browser: Any, tmp_path: Path) -> None:
+    paper, records, measurements = compared(tmp_path)
+    path = paper.folder / "tables" / "methods.yaml"
+    path.write_text(path.read_text().replace("-block-", "-block_punched-"))
+    renamed = [one.model_copy(update={"row": one.row.replace("-block-", "-block_punched-")}) for one in records if one.row != HOSTILE]
+    home = write_report([Paper(paper.folder)], renamed, measurements, tmp_path / "out")
+    with opened(browser, home.parent / COMPARISON, width=400) as (page, _):
+        assert "magnitude-block_punched-4x" in page.locator("#rows-desk").inner_text().replace("\n", "")
+        assert page.evaluate(BROKEN) == []
+
+
+@pytest.mark.parametrize("width", [640, 400])
 def test_wide_tables_scroll_in_their_box_beside_the_names_of_their_rows(browser: Any, site: Path, width: int) -> None:
     with opened(browser, site / COMPARISON, width=width) as (page, _):
         box = page.get_by_role("region", name="Rows, scale desk")

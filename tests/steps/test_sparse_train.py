@@ -122,6 +122,13 @@ def test_poisoned_gradients_of_dead_weights_change_nothing_under_lightning(tmp_p
         assert after.epochs == EPOCHS
 
 
+def test_both_trainings_of_the_check_report_every_epoch_and_one_of_them_its_figures(tmp_path: Path) -> None:
+    told: list[tuple[int, bool]] = []
+    place = context(tmp_path, on_epoch=lambda progress, figures: told.append((progress, "train/loss" in figures)))
+    masked_gradient(State(epochs=3), place, epochs=2, **TRAINING, method=method(MutationSchedule(1.0, [], [0.0], [0.0])), constraint=sparse)
+    assert told == [(4, True), (5, True), (4, False), (5, False)]
+
+
 def test_the_check_sees_a_gradient_that_is_read(tmp_path: Path) -> None:
     """It poisons the momentum of a dead weight, which shows once that weight grows."""
 

@@ -60,10 +60,11 @@ def test_own_and_shipped_records_are_pivoted_with_the_published_figures(tmp_path
         ("4 (%)", "published"),
     ]
     assert text.rows == [
-        ("dense", ["99.2", "98.25 (n=1)", "", "", ""]),
-        ("ADMM", ["", "", "99.1", "98.25 ± 0.35 (n=2)", "?"]),
+        ("dense", ["99.2", "98.25", "", "", ""]),
+        ("ADMM", ["", "", "99.1", "98.25 ± 0.35", "?"]),
         ("Zhu", ["", "", "", "", "97.5 [derived]"]),
     ]
+    assert text.said == ["Shipped: n = 1 seed, no spread.", "Yours: mean ± standard deviation over n = 2 seeds."]
 
 
 def test_measured_figures_keep_one_cell_a_setting(tmp_path: Path) -> None:

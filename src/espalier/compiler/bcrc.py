@@ -7,7 +7,8 @@ neighbouring channels at one position make an entry, which costs one offset. Wei
     entry[E]        position and first channel of each entry
     weight[E][gN][gM]
 
-What a mask drops for some filters of a block and keeps for others is stored as zeros and multiplied (R2 of the grim spec); ``executed`` counts it.
+What a mask drops for some filters of a block and keeps for others is stored as zeros and multiplied (R2 of the grim spec); ``executed``
+counts it.
 """
 
 from dataclasses import dataclass
@@ -109,12 +110,12 @@ def pack(weight: Tensor, mask: Tensor | None, *, block_filters: int, group_chann
 
 
 def needed_entries(shape: tuple[int, ...], mask: Tensor | None, *, block_filters: int, group_channels: int) -> np.ndarray:
-    """Return which entries each block of filters needs, ``(blocks, groups of channels, positions)`` bool: any kept weight asks for its own."""
+    """Return which entries each block of filters needs, ``(blocks, groups of channels, positions)`` bool: those of any kept weight."""
     filters, channels, positions = matrix(shape)
     blocks, groups = -(-filters // block_filters), -(-channels // group_channels)
     if mask is None:
         return np.ones((blocks, groups, positions), bool)
     kept = np.zeros((blocks * block_filters, groups * group_channels, positions), bool)
     kept[:filters, :channels] = mask.reshape(filters, channels, positions).numpy()
-    needed: np.ndarray = kept.reshape(blocks, block_filters, groups, group_channels, positions).any(axis=(1, 3))
+    needed: np.ndarray = np.any(kept.reshape(blocks, block_filters, groups, group_channels, positions), axis=(1, 3))
     return needed

@@ -14,7 +14,7 @@ ALIGNED = 64  # bytes: each array of the blob begins at a multiple
 HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n\n'
 
 
-TICKS = """#ifdef ES_PROFILE /* a build of its own: seconds that each step took, barriers included, added up over runs; one handle at a time */
+TICKS = """#ifdef ES_PROFILE /* a build of its own: seconds of each step, barriers included, added up over runs */
 #include <time.h>
 __attribute__((visibility("default"))) double es_step_seconds[NUM_STEPS];
 static double es_now(void)
@@ -105,10 +105,9 @@ def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
     lines = []
     if node.name in program.plan.zeroed:
         lines.append(f"es_zero_border_{program.place(node.name)}_{_geometry(program, node.name)}(c, tid);")
+    inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
     if node.op == "input":
         inputs = [f"c->inputs[{node['index']}]"]
-    else:
-        inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
     arrays = [f"(const {_type(array)} *)(c->weights + {blob.add(array)})" for array in step.kernel.arrays.values()]
     lines.append(f"{name}({', '.join(['c', 'tid', *inputs, f'c->arena + {program.place(node.name)}', *arrays])});")
     lines.append("es_barrier(c->team, tid);")

@@ -83,15 +83,7 @@ def assign(
             raise _none_left(include, skip, names)
         make = make.fitted({name: model.get_parameter(name).detach() for name in names if name in chosen})
     own = _named_rates(model, chosen, rates or {}, kept or {}) if takes_rate(make) else {}
-    layer_rates: dict[str, float | None]
-    if takes_rate(make):
-        layer_rates = {**({name: rate for name in names if name in chosen} if rate is not None else {}), **own}
-        if not layer_rates and chosen:
-            raise ValueError(f"{_name(make)} needs a rate; give constraint.rate, or constraint.rates, kept or rate_file by layer.")
-    elif rate is not None or rates or kept:
-        raise ValueError(f"{_name(make)} takes no rate, but rate={rate}, rates={rates}, kept={kept} are given; set them to null.")
-    else:
-        layer_rates = dict.fromkeys(chosen)
+    layer_rates = _layer_rates(make, [name for name in names if name in chosen], rate, own, named={"rates": rates, "kept": kept})
     if not layer_rates:
         raise _none_left(include, skip, names)
     targets = _targets(model, [name for name in names if name in layer_rates], gates=gates)
@@ -103,6 +95,20 @@ def assign(
     elif rate_of != "groups":
         raise ValueError(f"constraint.rate_of={rate_of} speaks of the rate of the whole model; give constraint.rate or sparsity.")
     return Assignment([_part(model, target, make, layer_rates[name]) for name, parts in targets.items() for target in parts])
+
+
+def _layer_rates(
+    make: Make, chosen: Sequence[str], rate: float | None, own: Mapping[str, float], *, named: Mapping[str, Mapping[str, float] | None]
+) -> dict[str, float | None]:
+    """Return the rate of each layer that takes part: ``rate``, or its own; None in a set that takes none."""
+    if not takes_rate(make):
+        if rate is not None or any(named.values()):
+            given = ", ".join(f"{key}={value}" for key, value in {"rate": rate, **named}.items())
+            raise ValueError(f"{_name(make)} takes no rate, but {given} are given; set them to null.")
+        return dict.fromkeys(chosen)
+    if rate is None and not own and chosen:
+        raise ValueError(f"{_name(make)} needs a rate; give constraint.rate, or constraint.rates, kept or rate_file by layer.")
+    return {**({} if rate is None else dict.fromkeys(chosen, rate)), **own}
 
 
 def _none_left(include: Sequence[str], skip: Sequence[str], names: Sequence[str]) -> ValueError:

@@ -17,7 +17,7 @@ import torch
 
 from espalier.data.augment import Augment
 from espalier.data.files import MissingDataError, check_bytes, checked_bytes, data_root
-from espalier.data.module import ImageData
+from espalier.data.module import ImageData, image_data
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
 
 STRIP = 500  # images one below the other
@@ -128,20 +128,20 @@ def cifar(
         raise ValueError(f"data.dataset={dataset}; it is one of {', '.join(OFFICIAL)}.")
     everything, tested = (split.pooled(pool) for split in read_cifar(data_root(root) / dataset, dataset))
     fitted, held = held_out(everything.labels, num_train=num_train, num_val=num_val)
-    data = ImageData(
-        name=name,
-        train=everything.take(fitted),
-        val=everything.take(held),
-        test=tested if num_test is None else tested.take(stratified(tested.labels, num_test, SPLIT_SEED)),
-        num_classes=OFFICIAL[dataset].num_classes,
+    tested = tested if num_test is None else tested.take(stratified(tested.labels, num_test, SPLIT_SEED))
+    return image_data(
+        name,
+        [everything.take(fitted), everything.take(held), tested],
+        classes=OFFICIAL[dataset].num_classes,
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         channels_last=channels_last,
         augment=Augment(crop_pad, mirror),
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
-    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
 
 
 def read_cifar(folder: Path, dataset: str) -> tuple[Split, Split]:

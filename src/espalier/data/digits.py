@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from espalier.data.augment import Augment
-from espalier.data.module import ImageData
+from espalier.data.module import ImageData, image_data
 from espalier.data.split import SPLIT_SEED, Split, stratified
 
 SIZES = {"val": 200, "test": 300}  # of 1,797; the other 1,297 train
@@ -25,13 +25,10 @@ def digits(*, batch_size: int, eval_batch_size: int, mean: float, std: float, ch
     Raises:
         ModuleNotFoundError: scikit-learn, which carries them, is not installed.
     """
-    train, val, test = _divided(_enlarged(border=2))
-    return ImageData(
-        name="digits",
-        train=train,
-        val=val,
-        test=test,
-        num_classes=10,
+    return image_data(
+        "digits",
+        _divided(_enlarged(border=2)),
+        classes=10,
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
         mean=mean,
@@ -75,21 +72,19 @@ def digits_rgb(
     ground = 0.2 * torch.rand(len(grey), 3, 1, 1, generator=generator)
     strength = grey.images.float() / 255
     coloured = Split((255 * (ground + (ink - ground) * strength)).round().to(torch.uint8), grey.labels)
-    train, val, test = _divided(coloured)
-    data = ImageData(
-        name="digits_rgb",
-        train=train,
-        val=val,
-        test=test,
-        num_classes=10,
+    return image_data(
+        "digits_rgb",
+        _divided(coloured),
+        classes=10,
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         channels_last=channels_last,
         augment=Augment(crop_pad, mirror),
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
-    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
 
 
 def _enlarged(*, border: int) -> Split:

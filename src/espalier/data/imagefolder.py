@@ -9,7 +9,7 @@ import torch
 from espalier.data.augment import Augment
 from espalier.data.files import MissingDataError
 from espalier.data.imagenet import Picture, decoded, listing, sources
-from espalier.data.module import ImageData
+from espalier.data.module import ImageData, image_data
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
 
 SPLITS = ("train", "val", "test")
@@ -77,20 +77,19 @@ def imagefolder(
     )
     ends = [0, len(train), len(train) + len(val), len(everything)]
     splits = [Split(everything.images[start:end], everything.labels[start:end]) for start, end in pairwise(ends)]
-    data = ImageData(
-        name=name,
-        train=splits[0],
-        val=splits[1],
-        test=splits[2],
-        num_classes=len(classes),
+    return image_data(
+        name,
+        splits,
+        classes=len(classes),
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         channels_last=channels_last,
         augment=Augment(crop_pad, mirror),
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
-    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
 
 
 def class_names(root: str | None) -> list[str]:

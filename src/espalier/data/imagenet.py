@@ -18,7 +18,7 @@ from torch import Tensor
 
 from espalier.data.augment import Augment
 from espalier.data.files import CorruptDataError, MissingDataError, checked_bytes, data_root
-from espalier.data.module import ImageData
+from espalier.data.module import ImageData, image_data
 from espalier.data.split import SPLIT_SEED, Split, held_out, stratified
 from espalier.progress import late_bar, terminal
 
@@ -218,24 +218,23 @@ def imagenet(
     fitted, held = held_out(labels, num_train=num_train, num_val=num_val)
     test_labels = torch.tensor([picture.label for picture in tested])
     chosen = torch.arange(len(tested)) if num_test is None else stratified(test_labels, num_test, SPLIT_SEED)
-    train, val, test = (
+    splits = [
         decoded([pictures[place] for place in index], resize=resize, size=size, interpolation=interpolation, channels=in_channels)
         for pictures, index in ((trained, fitted.tolist()), (trained, held.tolist()), (tested, chosen.tolist()))
-    )
-    data = ImageData(
-        name=name,
-        train=train,
-        val=val,
-        test=test,
-        num_classes=len(classes),
+    ]
+    return image_data(
+        name,
+        splits,
+        classes=len(classes),
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         channels_last=channels_last,
         augment=Augment(crop_pad, mirror),
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
-    return data.confirmed(num_classes=num_classes, in_channels=in_channels)
 
 
 def imagenet_sample(
@@ -280,16 +279,15 @@ def imagenet_sample(
         (Picture(int(match[1]), file, archive) for file, match in numbered.items() if match is not None), key=lambda picture: picture.label
     )
     photographs = decoded(pictures, resize=resize, size=size, interpolation=interpolation)
-    data = ImageData(
-        name="imagenet_sample",
-        train=photographs.take(torch.arange(0)),
-        val=photographs,
-        test=photographs,
-        num_classes=1000,
+    return image_data(
+        "imagenet_sample",
+        [photographs.take(torch.arange(0)), photographs, photographs],
+        classes=1000,
         batch_size=1,
         eval_batch_size=eval_batch_size,
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         channels_last=channels_last,
+        num_classes=num_classes,
+        in_channels=in_channels,
     )
-    return data.confirmed(num_classes=num_classes, in_channels=in_channels)

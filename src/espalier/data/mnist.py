@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espalier.data.files import CorruptDataError, MissingDataError, data_root
-from espalier.data.module import ImageData
+from espalier.data.module import ImageData, image_data
 from espalier.data.split import Split, held_out
 
 # file -> (magic, shape, md5 of the unpacked content)
@@ -76,12 +76,10 @@ def mnist(
     train_images, train_labels, test_images, test_labels = (read_idx(folder / file, *facts) for file, facts in FILES.items())
     everything = Split(train_images[:, None], train_labels.long())
     fitted, held = held_out(everything.labels, num_train=num_train, num_val=num_val)
-    return ImageData(
-        name=name,
-        train=everything.take(fitted),
-        val=everything.take(held),
-        test=Split(test_images[:, None], test_labels.long()),
-        num_classes=10,
+    return image_data(
+        name,
+        [everything.take(fitted), everything.take(held), Split(test_images[:, None], test_labels.long())],
+        classes=10,
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
         mean=mean,

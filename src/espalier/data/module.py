@@ -106,3 +106,54 @@ class ImageData:
             augment=self.augment,
             with_index=with_index,
         )
+
+
+def image_data(
+    name: str,
+    splits: Sequence[Split],
+    *,
+    classes: int,
+    batch_size: int,
+    eval_batch_size: int,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    channels_last: bool,
+    augment: Augment | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+) -> ImageData:
+    """Return a data set as a function that a config names builds it.
+
+    Args:
+        name: Name in records.
+        splits: Training, validation, test.
+        classes: Classes that the images have.
+        batch_size: Training batch.
+        eval_batch_size: Batch of validation and test.
+        mean: Mean of the pixels / 255; one number, or one for each channel.
+        std: Standard deviation of the same.
+        channels_last: Memory format of the batches.
+        augment: What chance does to a training image.
+        num_classes: Classes that the config tells the models; None where it tells none.
+        in_channels: Channels that it tells them.
+
+    Raises:
+        ValueError: What the config tells the models is not what the images have.
+    """
+    train, val, test = splits
+    data = ImageData(
+        name=name,
+        train=train,
+        val=val,
+        test=test,
+        num_classes=classes,
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        mean=tuple(mean) if isinstance(mean, Sequence) else mean,
+        std=tuple(std) if isinstance(std, Sequence) else std,
+        channels_last=channels_last,
+        augment=augment,
+    )
+    if num_classes is None or in_channels is None:
+        return data
+    return data.confirmed(num_classes=num_classes, in_channels=in_channels)

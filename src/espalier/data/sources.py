@@ -24,11 +24,12 @@ class DataOrigin:
     note: str
 
 
-_NONE_STATED = "its official page states no licence"
+_MNIST = "its official page states no licence; what other sites name is not the authors' word"
+_CITED = "its official page states no licence and asks for a citation of Krizhevsky 2009"
 ORIGINS = {
-    "mnist": DataOrigin("MNIST", "mnist", "unknown", "http://yann.lecun.com/exdb/mnist/", _NONE_STATED),
-    "cifar10": DataOrigin("CIFAR-10", "cifar10", "unknown", "https://www.cs.toronto.edu/~kriz/cifar.html", _NONE_STATED),
-    "cifar100": DataOrigin("CIFAR-100", "cifar100", "unknown", "https://www.cs.toronto.edu/~kriz/cifar.html", _NONE_STATED),
+    "mnist": DataOrigin("MNIST", "mnist", "unknown", "http://yann.lecun.com/exdb/mnist/", _MNIST),
+    "cifar10": DataOrigin("CIFAR-10", "cifar10", "unknown", "https://www.cs.toronto.edu/~kriz/cifar.html", _CITED),
+    "cifar100": DataOrigin("CIFAR-100", "cifar100", "unknown", "https://www.cs.toronto.edu/~kriz/cifar.html", _CITED),
     "digits": DataOrigin(
         "UCI handwritten digits, as scikit-learn embeds them",
         "digits",
@@ -41,7 +42,7 @@ ORIGINS = {
         "imagenet-1k",
         "other",
         "https://www.image-net.org/download.php",
-        "the terms of access: research and education, not commerce",
+        "the terms of access: non-commercial research and education only",
     ),
 }
 _OWN_NAMES = {"espalier.data.digits_rgb": "digits", "espalier.data.imagenet_sample": "imagenet"}

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ SHOWN = 3  # names in a message
 
 
 def file_digest(path: str | Path | None) -> str | None:
-    """Return the SHA-256 of a file; None for None.
+    """Return the SHA-256 of a file; None for None. A file that looks the same (place, size, time of change) is read once a process.
 
     Raises:
         ValueError: There is no such file.
@@ -26,7 +27,14 @@ def file_digest(path: str | Path | None) -> str | None:
         return None
     if not Path(path).is_file():
         raise ValueError(f"model.checkpoint={path}: there is no such file; name a .safetensors file or a state dict that torch.save wrote.")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    stat = Path(path).stat()
+    return _digest(Path(path).absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, *stamp: int) -> str:  # noqa: ARG001 (a changed file has another stamp)
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def fill(model: nn.Module, path: str | Path, sha256: str | None) -> None:

@@ -1,16 +1,18 @@
 """The page of a comparison: accuracy against what it costs, the front that no row beats, ranks, and each row's runs and commands."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from espalier.site.charts import NUM_COLOURS, SHAPES, Chart, Point, Series, scatter
 from espalier.site.evidence import Evidence
 from espalier.site.links import row_page
 from espalier.site.paper import rerun, rerun_text, texts
+from espalier.tables.common import Common
 from espalier.tables.comparison import Cell
+from espalier.tables.labelling import axis_label
 from espalier.tables.points import front
-from espalier.tables.ranking import METHOD, contestant, looks, ranked_part, ranks, value_of
-from espalier.tables.schema import Column, Table
+from espalier.tables.ranking import METHOD, contestant, looks, of_one_computation, ranked_part, ranks, value_of
+from espalier.tables.schema import Table
 
 COSTS = {  # what accuracy is set against where the table has it, and what a title calls it
     "rate": "rate",
@@ -35,7 +37,8 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     accuracy = next((name for name, column in table.columns.items() if column.kind == "accuracy" and column.computed is None), None)
     charts, fronts = _charts(table, scale, by_row, accuracy, ranked_part(cells)) if accuracy is not None else ([], {})
     places = ranks(table, cells)
-    settings = {column: {cell.device for cell in cells if cell.column == column and cell.device} for column in table.columns}
+    common = Common.of(table, cells)
+    alone = len(common.sources) == 1 and bool(common.seeds)  # whose figures they are, and of how many seeds, is then said once
     commands = _commands(table, scale, evidence)
     rows = [
         {
@@ -43,7 +46,7 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
             "note": table.rows[row].note,
             "rank": places.get(row),
             "fronts": [title for title, on in fronts.items() if row in on],
-            "columns": [[_texts(table, cell, settings[column]) for cell in by_row[row][column]] for column in table.columns],
+            "columns": [[_texts(table, cell, common) for cell in by_row[row][column]] for column in table.columns],
             "href": row_page(table.paper, table.table, row, scale),
             "commands": "\n".join(commands.get(row, [])),
         }
@@ -52,12 +55,18 @@ def _at(table: Table, scale: str, evidence: Evidence) -> dict[str, Any]:
     ]
     return {
         "scale": scale,
+        "alone": alone,
         "columns": {name: column.unit for name, column in table.columns.items()},
         "rows": rows,
         "ranks": _mean_ranks(table, places),
         "charts": charts,
         "curves": [chart for chart in told["charts"] if chart.title != "Accuracy against rate"],
-        "notes": [*told["notes"], *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None)],
+        "notes": [
+            *(common.sentences[:1] if alone else []),
+            *told["notes"],
+            *of_one_computation(table, cells),
+            *(f"{name}: {row.note}." for name, row in table.rows.items() if row.note and row.overrides is None),
+        ],
         "cell_notes": told["cell_notes"],
     }
 
@@ -66,10 +75,10 @@ def _told(cell: Cell) -> bool:
     return (cell.ours_mean, cell.shipped_mean) != (None, None)
 
 
-def _texts(table: Table, cell: Cell, settings: Collection[str]) -> dict[str, Any]:
+def _texts(table: Table, cell: Cell, common: Common) -> dict[str, Any]:
     """Return what a cell says; its setting only where the column has several, for the notes below the table name the only one."""
     said = texts(table, cell)
-    return said if len(settings) > 1 else said | {"setting": ""}
+    return said | {"setting": ""} if cell.column in common.settings else said
 
 
 def _commands(table: Table, scale: str, evidence: Evidence) -> dict[str, list[str]]:
@@ -138,10 +147,10 @@ def _against(
         points.setdefault(names[row], []).append(_point(table, scale, row, across, up, part))
     across, up = next(iter(pairs.values()))
     lines = [
-        {"row": row, "source": part, across.column: value_of(one, part), up.column: value_of(two, part)}
+        {"row": row, "source": part, "setting": setting, across.column: value_of(one, part), up.column: value_of(two, part)}
         for row, (one, two) in pairs.items()
     ]
-    members = front(table, lines, across.column, up.column)
+    members = front(table, lines, across.column, up.column, [cell for pair in pairs.values() for cell in pair])
     if table.columns[across.column].better == "higher":
         members.reverse()  # the cheapest first, from which the steps rise
     on = [member["row"] for member in members]
@@ -149,8 +158,8 @@ def _against(
         [_series(name, points[name], numbers.get(name), apart) for name in points],
         title=title,
         of=", ".join(word for word in (table.title, f"scale {scale}", setting) if word),
-        x_label=_named(across.column, table.columns[across.column]),
-        y_label=_named(up.column, table.columns[up.column]),
+        x_label=axis_label(across.column, table.columns[across.column]),
+        y_label=axis_label(up.column, table.columns[up.column]),
         front=[(member[across.column], member[up.column]) for member in members],
         note=f"{setting}. {_said(on)}" if setting else _said(on),
     )
@@ -159,10 +168,6 @@ def _against(
 
 def _said(on: Sequence[str]) -> str:
     return f"Pareto front (grey steps): {', '.join(on)}."
-
-
-def _named(name: str, column: Column) -> str:
-    return f"{name} ({column.unit})" if column.unit else name
 
 
 def _point(table: Table, scale: str, row: str, across: Cell, up: Cell, part: str) -> Point:

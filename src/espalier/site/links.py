@@ -1,7 +1,9 @@
-"""Where the pages of the site lie, seen from its root."""
+"""Where the pages of the site lie, seen from its root, and how the names of rows and columns are written."""
 
 import hashlib
 import re
+
+from markupsafe import Markup, escape
 
 from espalier.record import DIGEST_LENGTH, Record
 from espalier.tables.published import COMPARISONS
@@ -14,6 +16,11 @@ def slug(name: str) -> str:
     """Return a file name that only this name has: what any file system or address takes is kept, the rest gives way to a digest."""
     plain = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:80]
     return plain if plain and plain == name else f"{plain or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]}"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a line may end in after an underscore or a slash, not only after a hyphen, and nowhere within a word."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/])", name))
 
 
 def paper_page(paper: str) -> str:

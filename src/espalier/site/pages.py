@@ -1,6 +1,6 @@
 """Writing the site: ``index.html``, ``papers/``, ``compare/``, ``runs.html`` and ``runs/``, with one style sheet and one script."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -12,14 +12,16 @@ from espalier.files import write_over
 from espalier.record import Measurement, Record
 from espalier.site import links
 from espalier.site.comparing import comparison_context
-from espalier.site.evidence import Evidence
+from espalier.site.evidence import Evidence, Run
 from espalier.site.home import STATES, VERDICTS, comparison_rows, comparisons, home_rows
 from espalier.site.paper import paper_context
 from espalier.site.runs import row_context, rows_of, runs_context
 from espalier.tables.catalogue import CataloguedPaper
 from espalier.tables.published import Paper
+from espalier.tables.schema import Table
 
 MARKS = {"holds": "✓", "fails": "✗", "inconclusive": "≈", "not run": "○"}
+NUM_LISTS = 2  # pages whatever there is: the first one and that of all runs
 WRITTEN = ".pages"  # the file that names what was written, so that pages of what is gone can be removed
 
 Page = tuple[str, str, dict[str, Any]]  # path below the site's root, template, what it shows
@@ -33,7 +35,7 @@ def write_report(
     *,
     planned: Sequence[CataloguedPaper] = (),
     stale: Collection[str] = (),
-    told: Callable[[str], None] | None = None,
+    told: Callable[[str, int], None] | None = None,
 ) -> Path:
     """Write the site below ``out`` and return its first page. Pages that an earlier call wrote and this one does not are removed.
 
@@ -44,19 +46,24 @@ def write_report(
         out: Folder of the report.
         planned: The papers there are to be, implemented or not.
         stale: Names of own runs whose code has changed since; their rows are marked.
-        told: Called with the path of each page once it is written.
+        told: Called with the path of each page once it is written, and the number of all pages.
     """
     environment = Environment(
         loader=PackageLoader("espalier.site"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
+    environment.filters["breakable"] = links.breakable
     environment.globals.update(marks=MARKS, links=links, states=STATES, words=VERDICTS, version=version("espalier"))
     written = []
-    for path, template, shown in _pages(list(papers), own, measurements, planned, stale):
+    every = list(papers)
+    evidence = Evidence(every, own, measurements, stale)
+    compared, rows = comparisons(every), rows_of(list(evidence.runs()))
+    total = NUM_LISTS + sum(not paper.facts.house for paper in every) + len(compared) + len(rows)
+    for path, template, shown in _pages(every, evidence, compared, rows, planned):
         root = "../" * path.count("/")
         write_over(out / path, environment.get_template(template).render(path=path, root=root, **shown))
         written.append(path)
         if told is not None:
-            told(path)
+            told(path, total)
     for path in (links.STYLE, links.SCRIPT):
         write_over(out / path, files("espalier.site").joinpath(path).read_text(encoding="utf-8"))
     _remove_others(out, written)
@@ -65,13 +72,11 @@ def write_report(
 
 def _pages(
     papers: Sequence[Paper],
-    own: Sequence[Record],
-    measurements: Sequence[Measurement],
+    evidence: Evidence,
+    compared: Sequence[Table],
+    rows: Mapping[tuple[str, str, str], list[Run]],
     planned: Sequence[CataloguedPaper],
-    stale: Collection[str],
 ) -> Iterator[Page]:
-    evidence = Evidence(papers, own, measurements, stale)
-    compared = comparisons(papers)
     shown = {paper.name: paper_context(paper, evidence) for paper in papers if not paper.facts.house}
     home = {"rows": home_rows(shown, planned), "comparisons": comparison_rows(compared, evidence)}
     yield links.HOME, "home.html.j2", home
@@ -79,11 +84,10 @@ def _pages(
         yield links.paper_page(name), "paper.html.j2", {"paper": context}
     for table in compared:
         yield links.table_page(table), "comparison.html.j2", comparison_context(table, evidence)
-    runs = list(evidence.runs())
-    yield links.RUNS, "runs.html.j2", {"runs": runs_context(runs)}
+    yield links.RUNS, "runs.html.j2", {"runs": runs_context(list(evidence.runs()))}
     parents = {(paper.name, name): links.paper_page(paper.name) for paper in papers if paper.name in shown for name in paper.table_names}
     parents |= {(table.paper, table.table): links.table_page(table) for table in compared}
-    for (paper_name, table_name, row), of in rows_of(runs).items():
+    for (paper_name, table_name, row), of in rows.items():
         parent = parents.get((paper_name, table_name), links.RUNS)  # runs outlive their tables
         yield links.row_page(paper_name, table_name, row), "row.html.j2", {**row_context(of), "parent": parent}
 

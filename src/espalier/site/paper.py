@@ -11,6 +11,7 @@ from espalier.tables.claims import Verdict, judge
 from espalier.tables.comparison import Cell, compare
 from espalier.tables.export import not_comparable
 from espalier.tables.figures import mean_text, published_text
+from espalier.tables.labelling import axis_label
 from espalier.tables.layout import Printed, printed
 from espalier.tables.published import Paper
 from espalier.tables.schema import SCALES, UNKNOWN, Column, Table
@@ -124,8 +125,8 @@ def _against_rate(table: Table, scale: str, cells: Sequence[Cell], x: str = "rat
     series = [Series(source, LOOKS[source], tuple(points)) for source, points in found.items() if points]
     if not series:
         return []
-    of, x_label, y_label = f"{table.title}, scale {scale}", "rate: all weights / kept weights", "top-1 accuracy (%)"
-    return [scatter(series, title="Accuracy against rate", of=of, x_label=x_label, y_label=y_label)]
+    x_label, y_label = (axis_label(name, table.columns[name]) for name in (x, y))
+    return [scatter(series, title="Accuracy against rate", of=f"{table.title}, scale {scale}", x_label=x_label, y_label=y_label)]
 
 
 def series_charts(table: Table, scale: str, records: Iterable[Record]) -> list[Chart]:

@@ -26,7 +26,7 @@ class Context:
         task: Builds the LightningModule: ``task(model, optimizer=..., rate_factor=...)``.
         trainer: Arguments of ``pl.Trainer``.
         test_every_epoch: Whether test accuracy is noted after every epoch (the papers' protocol).
-        on_epoch: Called with ``progress/epoch`` and the figures of an epoch.
+        on_epoch: Called at the end of each epoch with ``progress/epoch`` and its figures; a training that repeats epochs gives none again.
         bn_images: Training images on which batch norm is recalibrated for a second hard-pruned accuracy; 0 takes none.
 
     Raises:

@@ -12,6 +12,8 @@ from espalier.tables.names import did_you_mean
 from espalier.tables.schema import SCALES, UNKNOWN, Column, Provenance, Table
 from espalier.tables.selection import Records, Selection
 
+DENSE_ENGINES = ("pytorch-eager",)  # they multiply zeros too: a mask makes no pass of theirs faster
+SHAPES = ("macs", "parameters")  # of the network as it is timed, zeros included: what a dense engine's time depends on
 JSON_KEYS = ("row", "column", "published", "provenance", "shipped_mean", "shipped_std", "ours_mean", "ours_std", "seeds", "scale", "device")
 
 
@@ -38,6 +40,9 @@ class Cell:
         stale: Seeds of one's own records that were made by code which has changed since.
         runs: Names of one's own records, seed by seed.
         shipped_runs: The same of the reference records.
+        work: What the networks of one's own records compute, where an engine timed them that multiplies zeros too: cells of equal ``work``
+            are timings of one and the same computation. Empty where that is not known, or not so.
+        shipped_work: The same of the reference records.
     """
 
     row: str
@@ -57,6 +62,8 @@ class Cell:
     stale: tuple[int, ...] = ()
     runs: tuple[str, ...] = ()
     shipped_runs: tuple[str, ...] = ()
+    work: str = ""
+    shipped_work: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that programs read, ``JSON_KEYS``."""
@@ -71,6 +78,7 @@ class _Figures:
     by_seed: Mapping[int, float]
     devices: tuple[str, ...]
     runs: tuple[str, ...] = ()
+    work: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -168,6 +176,8 @@ def _cells(
             stale=tuple(sorted(old & mine.by_seed.keys())),
             runs=mine.runs,
             shipped_runs=theirs.runs,
+            work=mine.work,
+            shipped_work=theirs.work,
         )
         for device, theirs, mine in pairs
     ]
@@ -225,6 +235,7 @@ def _measured(title: str, chosen: Selection, measurements: Iterable[Measurement]
     """Return setting -> values; of two measurements of the same weights in the same setting the newer counts."""
     seeds: dict[str, list[int]] = {}
     found: dict[str, dict[int, float]] = {}
+    dense = set()
     for seed, record in chosen.by_seed.items():
         if record.checkpoint is not None:
             seeds.setdefault(record.checkpoint, []).append(seed)
@@ -233,14 +244,29 @@ def _measured(title: str, chosen: Selection, measurements: Iterable[Measurement]
         if one.weights == "trained" and value is not None:
             for seed in seeds.get(one.checkpoint, []):
                 found.setdefault(setting(one), {})[seed] = value
+                if one.engine in DENSE_ENGINES and one.kind == "measured":
+                    dense.add(setting(one))
     if not found:  # a check step of the row measured it
         for seed, record in chosen.by_seed.items():
             if (value := record.metrics.get(title)) is not None:
                 found.setdefault(record.device, {})[seed] = value
     return {
-        name: _Figures(dict(sorted(by_seed.items())), (name,), tuple(chosen.by_seed[seed].name for seed in sorted(by_seed)))
+        name: _Figures(
+            dict(sorted(by_seed.items())),
+            (name,),
+            tuple(chosen.by_seed[seed].name for seed in sorted(by_seed)),
+            _work([chosen.by_seed[seed] for seed in by_seed]) if name in dense else "",
+        )
         for name, by_seed in found.items()
     }
+
+
+def _work(records: Iterable[Record]) -> str:
+    """Return what the networks of some records compute when zeros are multiplied too; empty where a record does not say."""
+    known = [[record.metrics.get(name) for name in SHAPES] for record in records]
+    if any(figure is None for figures in known for figure in figures):
+        return ""
+    return ", ".join(sorted({"/".join(f"{figure:.0f}" for figure in figures) for figures in known}))
 
 
 def setting(measurement: Measurement) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from espalier.tables import ranking
+from espalier.tables.common import Common
 from espalier.tables.comparison import JSON_KEYS, Cell
 from espalier.tables.figures import mean_text, published_text
 from espalier.tables.layout import printed
@@ -144,22 +145,26 @@ class Grid:
         heads: (title, part) of each text in a row.
         rows: (label, texts) of each row.
         figures: The same texts, figure by figure (several where they were measured in several settings), and whether each is the best.
+        said: What holds for every figure and stands in none of them: over how many seeds, and in which setting, each in a sentence.
     """
 
     corner: str
     heads: list[tuple[str, str]]
     rows: list[tuple[str, list[str]]]
     figures: Sequence[Sequence[Sequence[tuple[str, bool]]]] = ()
+    said: Sequence[str] = ()
 
 
 def wide(table: Table, cells: Sequence[Cell]) -> Grid:
     """Return the texts of a compared table in the paper's form, published | shipped | yours under each column that has any.
 
-    A comparison's table has the contestants' ranks as its last column.
+    A comparison's table has the contestants' ranks as its last column. A number of seeds that all figures of a source share, and a setting
+    that all times of a column share, are said once; else each figure has its own.
     """
     form, best = printed(table, cells), ranking.best(table, cells)
-    places = itertools.product(form.rows, form.columns, PARTS)
-    found = {(row, name, part): _figures(table, form.at(row, name), part, best) for row, name, part in places}
+    places = list(itertools.product(form.rows, form.columns, PARTS))
+    common = Common.of(table, [cell for row in form.rows for name in form.columns for cell in form.at(row, name)])
+    found = {(row, name, part): _figures(table, form.at(row, name), part, best, common) for row, name, part in places}
     shown = [(name, part) for name in form.columns for part in PARTS if any(found[row, name, part] for row in form.rows)]
     heads = [(f"{name} ({unit})" if (unit := form.columns[name]) else name, part) for name, part in shown]
     lines = {row: [found[row, name, part] for name, part in shown] for row in form.rows}
@@ -168,10 +173,10 @@ def wide(table: Table, cells: Sequence[Cell]) -> Grid:
         for row, line in lines.items():
             line.append([(str(ranks[row]), False)] if row in ranks else [])
     texts = [(row, [BETWEEN.join(text for text, _ in here) for here in line]) for row, line in lines.items()]
-    return Grid(form.corner, heads, texts, list(lines.values()))
+    return Grid(form.corner, heads, texts, list(lines.values()), common.sentences)
 
 
-def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure]) -> list[tuple[str, bool]]:
+def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.Figure], common: Common) -> list[tuple[str, bool]]:
     found = []
     for cell in cells[:1] if part == "published" else cells:
         column = table.columns[cell.column]
@@ -185,9 +190,9 @@ def _figures(table: Table, cells: Sequence[Cell], part: str, best: set[ranking.F
             mean, std, num = shipped if part == "shipped" else (cell.ours_mean, cell.ours_std, len(cell.seeds))
             if mean is None:
                 continue
-            where = f" ({cell.device})" if column.kind == "measured" else ""
+            where = f" ({cell.device})" if column.kind == "measured" and cell.column not in common.settings else ""
             mark = STALE_MARK if part == "yours" and cell.stale else ""
-            text = f"{mean_text(mean, std, column)} (n={num})" + mark + where
+            text = mean_text(mean, std, column) + ("" if part in common.seeds else f" (n={num})") + mark + where
         found.append((text, (cell.row, cell.column, part, cell.device) in best))
     return found
 
@@ -197,14 +202,16 @@ def _joined(figures: Sequence[tuple[str, bool]], escaped: Callable[[str], str], 
 
 
 def _legend(table: Table, cells: Sequence[Cell], grid: Grid) -> list[str]:
-    lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."]
-    if any(part != "published" for _, part in grid.heads):
-        lines.append("Shipped and yours: mean ± standard deviation over n seeds.")
-        if apart := not_comparable(cells):
+    shown = {part for _, part in grid.heads}
+    lines = [f"Published: {table.source.where}; {table.source.provenance} unless marked. {UNKNOWN}: unknown."] if PARTS[0] in shown else []
+    if shown - {PARTS[0]}:
+        lines += grid.said
+        if PARTS[0] in shown and (apart := not_comparable(cells)):
             lines.append(f"Not to be set against the published figures (other scale or hardware): {', '.join(apart)}.")
     among = " among rows that differ in the method only" if table.contestants else ""
     if any(top for line in grid.figures for here in line for _, top in here):
         lines.append(f"Bold: the best of its column{among}, the dense baseline aside, never across sources or settings.")
+    lines += ranking.of_one_computation(table, cells)
     if any(title == RANK for title, _ in grid.heads):
         lines.append(f"Rank: by mean accuracy{among}; those that print alike share one.")
     if any(cell.stale for cell in cells):

@@ -5,15 +5,17 @@ A PDF embeds its font; an SVG file has its letters as outlines, so that it looks
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from espalier.files import replacing, write_over
 from espalier.tables.comparison import Cell
-from espalier.tables.drawing import COLORS, DASHES, axes_of, short
-from espalier.tables.points import Point, check_axis, common_setting, front, points, points_csv
-from espalier.tables.ranking import looks
+from espalier.tables.drawing import COLORS, DASHES, axes_of
+from espalier.tables.labelling import axis_label, placed
+from espalier.tables.layout import BETWEEN
+from espalier.tables.points import Point, check_axis, common_setting, points, points_csv
+from espalier.tables.ranking import looks, shared_times
 from espalier.tables.schema import Table
 
 COLUMN_WIDTH_IN = 3.33  # of a two-column paper
@@ -25,14 +27,13 @@ MARKS = {
     "yours": ("D", COLORS[0], COLORS[0]),
 }
 SHAPES = ("o", "s", "D", "^", "v", "P", "X", "<")  # of contestants
-LABELS = {"rate": "rate: all weights / kept weights", "top1_pct": "top-1 accuracy (%)", "loss_pct": "top-1 lost (points)"}
 MIN_SPAN = 3.0  # largest over smallest x from which on the axis is logarithmic
 MANY_TICKS = 50.0  # largest over smallest x from which on only powers of ten are written
-SPACING = 0.062  # of the axes' height, between two names
 MAX_NAMES = 12  # rows; of more only those of the front are named
-NAME_WIDTH = 0.35  # of the range of x (logarithmic): rows nearer than this share one column of names
 LINE_IN = 0.11  # height of a line of the caption
-LEGEND_IN = 0.17  # of a line of the legend
+LEGEND_IN = 0.15  # of a line of the legend
+HANDLE_PT, CHARACTER_PT = 36.0, 4.3  # of an entry of the legend: its sign, and a character of 7 points
+AXIS_CHARACTERS_IN = 13  # of an axis' label, to an inch of the figure
 CHARACTERS_IN = 22  # of the caption, to an inch
 
 
@@ -88,9 +89,15 @@ def caption(table: Table, cells: Sequence[Cell], lines: Sequence[Point], x: str,
         said.append("published points are of another scale or data, not to be set against the others")
     if any(line["stale"] for line in lines):
         said.append("* made by code that has changed since")
-    if members := front(table, lines, x, y):
+    if members := _members(lines, x):
         said.append(f"dashed: Pareto front of {members[0]['source']} ({', '.join(line['row'] for line in members)})")
+    if shared := {row for row, column, *_ in shared_times(table, cells) if column in (x, y)}:
+        said.append(f"{len(shared)} rows are timings of one computation, differ by noise and share their mean on the front")
     return "; ".join(said) + "."
+
+
+def _members(lines: Sequence[Point], x: str) -> list[Point]:
+    return sorted((line for line in lines if line["front"]), key=lambda line: float(line[x]))
 
 
 def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: float, told: str = "") -> Any:
@@ -105,9 +112,11 @@ def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: flo
         told: Caption below the axes; none where it is empty.
     """
     curves = _curves(table, lines, x)
-    columns = max(1, min(len(curves), round(width_in / (2.1 if table.contestants else 1.1))))
+    entries = _entries(table, curves)
+    longest = max(len(label) for label, _ in entries)
+    columns = max(1, min(len(entries), int(72 * width_in / (HANDLE_PT + CHARACTER_PT * longest))))
     wrapped = textwrap.wrap(told, max(20, round(width_in * CHARACTERS_IN))) if told else []
-    below = [LINE_IN * len(wrapped) + (0.06 if wrapped else 0.0), LEGEND_IN * -(-len(curves) // columns) + 0.06]
+    below = [LINE_IN * len(wrapped) + (0.06 if wrapped else 0.0), LEGEND_IN * -(-len(entries) // columns) + 0.06]
     figure, axes = axes_of(width_in, extra_in=sum(below))
     height = figure.get_figheight()
     figure.get_layout_engine().set(rect=(0, sum(below) / height, 1, 1 - sum(below) / height))
@@ -122,8 +131,10 @@ def drawn(table: Table, lines: Sequence[Point], x: str, y: str, *, width_in: flo
     _front(table, axes, lines, x, y)
     crowded = bool(table.contestants) or len({line["row"] for line in lines}) > MAX_NAMES
     named = [line for line in lines if line["front"]] if crowded else lines
-    _write_names(axes, named, x, y)
-    figure.legend(loc="lower center", bbox_to_anchor=(0.5, below[0] / height), ncols=columns, frameon=False, fontsize=7, borderaxespad=0.2)
+    _write_names(figure, axes, named, lines, x, y)
+    labels, handles = zip(*entries, strict=True)
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, below[0] / height), "ncols": columns}
+    figure.legend(handles, labels, frameon=False, fontsize=7, borderaxespad=0.2, **place)
     if wrapped:
         figure.text(0.02, (below[0] - 0.03) / height, "\n".join(wrapped), fontsize=6, va="top", color="#3d454e", linespacing=1.25)
     return figure
@@ -157,6 +168,33 @@ def _curves(table: Table, lines: Sequence[Point], x: str) -> list[tuple[str, lis
     return curves
 
 
+def _entries(table: Table, curves: Sequence[tuple[str, list[Point], dict[str, Any]]]) -> list[tuple[str, Any]]:
+    """Return (label, sign) of each line of the legend: the curves, or, where that is shorter, methods by colour and the rest by mark."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415  an extra
+
+    def sign(look: dict[str, Any]) -> Any:
+        plain: Any = {"linewidth": 0.8, **{key: value for key, value in look.items() if key != "fmt"}}
+        return Line2D([], [], **plain, **({"linestyle": "none", "marker": look["fmt"]} if "fmt" in look else {}))
+
+    every = [(label, sign(look)) for label, _, look in curves]
+    split: dict[str, Any] = {}
+    for (label, own, look), (_, drawn_sign) in zip(curves, every, strict=True):
+        if not (name := own[0]["contestant"]):
+            split[label] = drawn_sign
+            continue
+        first, _, others = name.partition(BETWEEN)
+        split[first] = Line2D([], [], color=look["color"], linewidth=2.5)
+        if others:
+            split[others] = sign({**look, "color": "#3d454e", "markerfacecolor": "none"})
+    sources = dict.fromkeys(own[0]["source"] for _, own, _ in curves)
+    if len(sources) > 1:
+        split = {label: one for label, one in split.items() if not label.startswith("dense, ")} | {
+            "filled: yours; open: shipped": Line2D([], [], linestyle="none")
+        }
+    signs = sorted(split.items(), key=lambda entry: (entry[1].get_linewidth() < 1, not entry[0].startswith("dense")))
+    return signs if table.contestants and len(signs) < len(every) else every
+
+
 def _frame(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
     """Scale and label the axes, with room for names on the right."""
     from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415  an extra
@@ -172,9 +210,9 @@ def _frame(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> N
         span = high - low or abs(high) or 1.0
         axes.set_xlim(low - 0.05 * span, high + 0.45 * span)
     axes.xaxis.set_major_formatter("{x:g}x" if table.columns[x].unit == "x" else lambda value, _: _tick(value))
-    for name, write in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
-        unit = table.columns[name].unit
-        write(LABELS.get(name) or (f"{name} ({unit})" if unit else name))
+    width_in, height_in = axes.figure.get_size_inches()
+    for name, write, length_in in ((x, axes.set_xlabel, width_in), (y, axes.set_ylabel, min(height_in, width_in * 0.62))):
+        write(textwrap.fill(axis_label(name, table.columns[name]), round(length_in * AXIS_CHARACTERS_IN)))
 
 
 def _tick(value: float) -> str:
@@ -185,41 +223,22 @@ def _tick(value: float) -> str:
 
 def _front(table: Table, axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
     """Draw what can be had at each x: the best y of the points that are at least as good there."""
-    members = front(table, lines, x, y)
-    if members:
+    if members := _members(lines, x):
         towards = "steps-pre" if table.columns[x].better == "higher" else "steps-post"
         look = {"color": "#7a828c", "linewidth": 1.0, "linestyle": (0, (2, 1.5)), "drawstyle": towards, "zorder": 1}
         axes.plot([line[x] for line in members], [line[y] for line in members], **look)
 
 
-def _write_names(axes: Any, lines: Sequence[Point], x: str, y: str) -> None:
-    if not lines:
-        return
-    limits = axes.get_xlim()
-    for row, at, height in names(lines, x, y, *axes.get_ylim()):
-        link = {"arrowstyle": "-", "color": "#b5bcc4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
-        right = at[0] * (limits[1] / limits[0]) ** 0.04 if axes.get_xscale() == "log" else at[0] + 0.04 * (limits[1] - limits[0])
-        axes.annotate(short(row), at, (right, height), fontsize=6.5, va="center", color="#3d454e", arrowprops=link, bbox=ground, zorder=4)
-
-
-def names(lines: Sequence[Point], x: str, y: str, low: float, high: float) -> Iterator[tuple[str, tuple[float, float], float]]:
-    """Yield each row's name, its point (yours, else shipped, else published) and a height at which no other name stands."""
-    point = {line["row"]: (line[x], line[y]) for line in lines}  # the last source of a row wins
-    across = [max(value, 1e-12) for value, _ in point.values()]
-    near = max(max(across) / min(across), 2.0) ** NAME_WIDTH
-    columns: list[list[str]] = []
-    for row in sorted(point, key=lambda row: point[row]):
-        if columns and point[row][0] <= near * point[columns[-1][-1]][0]:
-            columns[-1].append(row)
-        else:
-            columns.append([row])
-    step = SPACING * (high - low)
-    for rows in columns:
-        rows.sort(key=lambda row: point[row][1])
-        heights = [point[row][1] for row in rows]
-        for index in range(1, len(heights)):
-            heights[index] = max(heights[index], heights[index - 1] + step)
-        above = max(0.0, heights[-1] - high)
-        for row, height in zip(rows, heights, strict=True):
-            yield row, point[row], height - above
+def _write_names(figure: Any, axes: Any, named: Sequence[Point], lines: Sequence[Point], x: str, y: str) -> None:
+    """Write the name of each row beside its point: yours, else the shipped, else the published one."""
+    figure.draw_without_rendering()  # lays out the axes, whose width the names need
+    whole, to_axes = axes.get_window_extent().width * 72 / figure.dpi, axes.transAxes.inverted()
+    pixels = {id(line): to_axes.transform(axes.transData.transform((line[x], line[y]))) for line in lines}
+    at = {key: (float(across), float(up)) for key, (across, up) in pixels.items()}
+    points = {line["row"]: at[id(line)] for line in named}  # the last source of a row wins
+    link = {"arrowstyle": "-", "color": "#b5bcc4", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
+    for name in placed(list(points.items()), at.values(), whole):
+        where = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        look = {"fontsize": 6.5, "color": "#3d454e", "arrowprops": link, "bbox": ground, "zorder": 4}
+        axes.annotate(name.text, name.point, (name.left, name.middle), **where, **look)

@@ -8,7 +8,7 @@ from typing import Any
 
 from espalier.tables.comparison import Cell
 from espalier.tables.names import did_you_mean
-from espalier.tables.ranking import PARTS, contestant, value_of
+from espalier.tables.ranking import PARTS, contestant, shared_times, value_of
 from espalier.tables.schema import Table
 
 Point = dict[str, Any]
@@ -47,7 +47,7 @@ def points(table: Table, cells: Sequence[Cell], x: str = "rate", y: str = "top1_
             facts = {"n": num, "front": False, "contestant": contestant(table, row) or "", "setting": setting or ""}
             known = {"stale": part == "yours" and bool(up.stale), "comparable": up.comparable, "records": list(dict.fromkeys(runs))}
             lines.append({"row": row, "source": part, x: first, y: second, f"{y}_std": spread} | facts | known)
-    for line in front(table, lines, x, y):
+    for line in front(table, lines, x, y, cells):
         line["front"] = True
     return lines
 
@@ -59,21 +59,28 @@ def common_setting(table: Table, cells: Sequence[Cell], names: Sequence[str]) ->
     return found.most_common(1)[0][0] if found else ("" if measured else None)
 
 
-def front(table: Table, lines: Sequence[Point], x: str, y: str) -> list[Point]:
+def front(table: Table, lines: Sequence[Point], x: str, y: str, cells: Sequence[Cell] = ()) -> list[Point]:
     """Return the points of the Pareto front, along x: no other is as good in both figures and better in one.
 
-    One source's alone: one's own where there are any, else the shipped ones, else the published.
+    One source's alone: one's own where there are any, else the shipped ones, else the published. Times of one computation count as their
+    mean, so that none beats another by noise; ``cells`` says which these are, see ``ranking.shared_times``.
     """
     signs = {name: {"higher": 1.0, "lower": -1.0, "neither": 0.0}[table.columns[name].better] for name in (x, y) if name in table.columns}
     source = next((part for part in reversed(PARTS) if any(line["source"] == part for line in lines)), None)
     if len(signs) < 2 or 0.0 in signs.values():
         return []
+    shared = shared_times(table, cells)
     own = [line for line in lines if line["source"] == source]
-    return sorted((line for line in own if not any(_beats(other, line, signs) for other in own)), key=lambda line: line[x])
+    held: list[dict[str, float]] = [
+        {name: shared.get((line["row"], name, line["source"], line.get("setting", "")), float(line[name])) for name in signs}
+        for line in own
+    ]
+    beaten = [any(_beats(other, one, signs) for other in held) for one in held]
+    return sorted((line for line, out in zip(own, beaten, strict=True) if not out), key=lambda line: line[x])
 
 
-def _beats(one: Point, other: Point, signs: Mapping[str, float]) -> bool:
-    gains: list[float] = [sign * (one[name] - other[name]) for name, sign in signs.items()]
+def _beats(one: Mapping[str, float], other: Mapping[str, float], signs: Mapping[str, float]) -> bool:
+    gains = [sign * (one[name] - other[name]) for name, sign in signs.items()]
     return min(gains) >= 0 and max(gains) > 0
 
 

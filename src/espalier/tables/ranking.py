@@ -1,9 +1,11 @@
 """Which figures of a table compete, which of them is the best, and how the contestants of a comparison rank.
 
 Figures compete only within one source (published, shipped, yours), one column, hence one kind, and, where they were measured, one setting.
-Those that print alike tie: a rank that rests on digits nobody is shown would look like an error.
+Those that print alike tie: a rank that rests on digits nobody is shown would look like an error. So do times of one computation: where
+zeros are multiplied too, networks of the same shapes differ in nothing that a clock could see (``Cell.work``), whatever it said.
 """
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from espalier.tables.comparison import Cell, is_known
@@ -74,6 +76,37 @@ def round_of(table: Table, row: str) -> str:
     return BETWEEN.join(value for key, value in sorted(table.rows[row].labels.items()) if key != METHOD)
 
 
+def shared_times(table: Table, cells: Sequence[Cell]) -> dict[Figure, float]:
+    """Return the measured figures that are timings of one computation, each with the mean over all of that computation in its setting."""
+    alike: dict[tuple[str, ...], list[tuple[Figure, float]]] = {}
+    for cell in cells:
+        for part, work in (("shipped", cell.shipped_work), ("yours", cell.work)):
+            value = value_of(cell, part)
+            if table.columns[cell.column].kind == "measured" and work and value is not None:
+                alike.setdefault((cell.column, part, cell.device, work), []).append(((cell.row, cell.column, part, cell.device), value))
+    return {
+        figure: statistics.fmean(value for _, value in entries) for entries in alike.values() if len(entries) > 1 for figure, _ in entries
+    }
+
+
+def of_one_computation(table: Table, cells: Sequence[Cell]) -> list[str]:
+    """Return a sentence on each measured column that holds timings of one computation: between these no row is faster."""
+    shared, said = shared_times(table, cells), []
+    for title in dict.fromkeys(column for _, column, _, _ in shared):
+        groups: dict[tuple[str, str, float], list[str]] = {}
+        for (row, column, part, setting), mean in shared.items():
+            if column == title:
+                groups.setdefault((part, setting, mean), []).append(row)
+        rows = list(dict.fromkeys(tuple(group) for group in groups.values()))
+        timed = {cell.row for cell in cells if cell.column == title and (cell.ours_mean, cell.shipped_mean) != (None, None)}
+        which = "all rows are" if rows == [tuple(row for row in table.rows if row in timed)] else f"{'; '.join(map(', '.join, rows))} are"
+        said.append(
+            f"{title}: {which} timings of one computation (zeros are multiplied too, and no shape changed); what differs between them is "
+            "noise, so they share their mean in bold and on the Pareto front."
+        )
+    return said
+
+
 def num_seeds(cell: Cell, part: str) -> int:
     """Return the number of seeds behind one source's figure of a cell; 0 for a published one, which does not say."""
     return {"published": 0, "shipped": cell.shipped_n, "yours": len(cell.seeds)}[part]
@@ -89,12 +122,13 @@ def _is_accuracy(column: Column) -> bool:
 
 
 def best(table: Table, cells: Sequence[Cell]) -> set[Figure]:
-    """Return the best figures, all that tie: of each column, among the figures that compete there; none where only one does.
+    """Return the best figures, all that tie: of each column, among the figures that compete there; none where only one does, or all tie.
 
     The dense baseline does not compete. In a comparison rows of one round do, see ``ranks``; in a paper's grid the methods do: across a row
     where the layout's columns name them, else down a column. A layout that names no rows lists figures of one network; none competes.
     """
     rounds: dict[tuple[str, ...], list[tuple[Figure, float]]] = {}
+    shared = shared_times(table, cells)
     for cell in cells:
         column = table.columns[cell.column]
         if column.better == "neither" or column.kind == "text" or table.dense_row == (table.table, cell.row):
@@ -104,13 +138,14 @@ def best(table: Table, cells: Sequence[Cell]) -> set[Figure]:
             for part in PARTS:
                 value = value_of(cell, part)
                 if value is not None and (part != "published" or is_known(cell.published)):
-                    shown = published_text(value) if part == "published" else mean_text(value, None, column)
                     figure = (cell.row, cell.column, part, cell.device)
+                    shown = published_text(value) if part == "published" else mean_text(shared.get(figure, value), None, column)
                     rounds.setdefault((cell.column, part, setting, group), []).append((figure, float(shown.replace(",", ""))))
     winners = set()
     for (title, *_), entries in rounds.items():
         top = (max if table.columns[title].better == "higher" else min)(value for _, value in entries)
-        winners |= {figure for figure, value in entries if value == top and len(entries) > 1}
+        if any(value != top for _, value in entries):
+            winners |= {figure for figure, value in entries if value == top}
     return winners
 
 

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 Schema = TypeVar("Schema", bound=BaseModel)
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in: ten times faster
+YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in: ten times faster
 
 
 def read_yaml(path: Path, schema: type[Schema], problems: Callable[[Schema], Iterable[tuple[tuple[str | int, ...], str]]]) -> Schema:
@@ -24,7 +24,7 @@ def read_yaml(path: Path, schema: type[Schema], problems: Callable[[Schema], Ite
         ValueError: The file is missing, is no YAML, or breaks a rule; the message gives file, line, key and way out.
     """
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = YamlLoader(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}.") from error
     try:

@@ -45,6 +45,22 @@
     }
   }
 
+  // wide tables: a word above, and a fade at the right edge, while there are columns beyond it
+  for (const box of all(".box")) {
+    const hint = document.createElement("p");
+    hint.className = "note hint";
+    hint.textContent = "Wider than the page: scroll the table sideways for more columns \u2192";
+    hint.hidden = true;
+    box.before(hint);
+    const look = () => {
+      hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+      box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    };
+    box.addEventListener("scroll", look, {passive: true});
+    new ResizeObserver(look).observe(box);
+    look();
+  }
+
   // copy: by hand where the browser gives no clipboard to pages from disk
   const copied = async text => {
     try {
