@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from espalier.compiler.layouts import Border, Layout, Plain, map_of
+from espalier.compiler.layouts import Border, Layout, Map, Plain, map_of
 
 CHANNELS = (1, 3, 5, 8, 16, 17, 24, 32, 40)
 
@@ -31,6 +31,12 @@ def layouts(draw: st.DrawFn, shape: tuple[int, ...], *, maps: bool | None = None
         return Plain(shape)
     line = 4 if shape[1] <= 4 and draw(st.booleans()) else 16
     return map_of(shape, draw(borders(len(shape) - 2)), line)
+
+
+@st.composite
+def maps(draw: st.DrawFn, shape: tuple[int, ...]) -> Map:
+    """Draw a map for a tensor of that shape."""
+    return map_of(shape, draw(borders(len(shape) - 2)), 4 if shape[1] == 3 else 16)
 
 
 def samples(shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import assume
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
-from layouts_of import borders, map_shapes, samples
+from layouts_of import map_shapes, maps, samples
 from torch import Tensor
 
 from espalier.compiler.isas import ISAS, Isa
@@ -57,11 +57,6 @@ def adaptive_pools(draw: st.DrawFn) -> Case:
     sizes = [draw(st.integers(1, 7)) for _ in shape[2:]]
     wanted = ADAPTIVE_POOLS[len(shape) - 3](samples(shape), sizes)
     return Case("adaptive_avg_pool", {}, (samples(shape),), (draw(maps(shape)),), draw(maps(tuple(wanted.shape))), wanted)
-
-
-@st.composite
-def maps(draw: st.DrawFn, shape: tuple[int, ...]):
-    return map_of(shape, draw(borders(len(shape) - 2)), 4 if shape[1] == 3 else 16)
 
 
 CASES = st.one_of(pools(), pools(), adaptive_pools())

@@ -15,7 +15,11 @@ from espalier.compiler.lowering.copies import (
 from espalier.compiler.lowering.depthwise import is_depthwise, lower_depthwise
 from espalier.compiler.lowering.elementwise import lower_affine, lower_binary, lower_unary
 from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.matmul import lower_matmul
+from espalier.compiler.lowering.norms import lower_group_norm, lower_layer_norm
 from espalier.compiler.lowering.pools import lower_adaptive_avg_pool, lower_avg_pool, lower_max_pool
+from espalier.compiler.lowering.reductions import lower_mean, lower_softmax
+from espalier.compiler.lowering.upsample import lower_upsample
 
 __all__ = ["LOWERINGS", "Kernel", "is_depthwise", "lower_depthwise"]
 
@@ -34,4 +38,10 @@ LOWERINGS: Mapping[str, Callable[..., Kernel]] = {
     "max_pool": lower_max_pool,
     "avg_pool": lower_avg_pool,
     "adaptive_avg_pool": lower_adaptive_avg_pool,
+    "upsample": lower_upsample,
+    "mean": lower_mean,
+    "softmax": lower_softmax,
+    "layer_norm": lower_layer_norm,
+    "group_norm": lower_group_norm,
+    "matmul": lower_matmul,
 }

@@ -12,18 +12,10 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map, Plain, map_of
 from espalier.compiler.lowering.functions import BINARY, activated, keeps_zero, literal
-from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, element, function, signature, walked, zeroed
+from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.loops import function, signature, walked, zeroed
 from espalier.compiler.lowering.nests import Run, access, nests, stored
-
-STRIDED = f"""/* The first n lanes from floats that lie apart. */
-ES_INLINE es_v {NAME}_strided(const float *p, long apart, int n)
-{{
-  es_v x = es_zero();
-  for (int lane = 0; lane < n; ++lane) x[lane] = p[lane * apart];
-  return x;
-}}
-"""
+from espalier.compiler.lowering.runs import helpers, load, store, vectorised
 
 
 @dataclass(frozen=True)
@@ -59,13 +51,12 @@ def lower_binary(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
     name, other = node["function"], graph.constant(node, "other")
     text, constants = BINARY[name], {}
     shapes = [graph[source].shape for source in node.inputs]
-    if other is not None:
-        shapes.append(tuple(other.shape))
-        if other.numel() == 1:
-            text = text.replace("{1}", f"es_splat({literal(other.item())})")
-        else:
-            constants["other"] = other.reshape((1,) * (len(node.shape) - other.ndim) + tuple(other.shape))
-    first, second = (_has_channels(shape, node.shape) for shape in shapes)
+    if other is not None and other.numel() == 1:
+        text = text.replace("{1}", f"es_splat({literal(other.item())})")
+    elif other is not None:
+        constants["other"] = other.reshape((1,) * (len(node.shape) - other.ndim) + tuple(other.shape))
+        shapes.append(tuple(constants["other"].shape))
+    first, second = [*(_has_channels(shape, node.shape) for shape in shapes), False][:2]
     zero = {"mul": first or second, "div": first and not second}.get(name, first and second)
     formula = Formula(activated(text, node, node["activation"]), constants, zero and keeps_zero(node, node["activation"]))
     return _kernel(formula, node, inputs, output, isa, graph)
@@ -85,7 +76,9 @@ def _kernel(formula: Formula, node: Node, inputs: Sequence[Layout], output: Layo
         layout = map_of(shape, line=output.line) if isinstance(output, Map) else Plain(shape)
         operands.append((shape, layout))
         arrays[role] = stored(value, layout)
-    whole = formula.keeps_zero and isinstance(output, Map) and all(_in_step(layout, output) for _, layout in operands)
+    whole = (
+        formula.keeps_zero and isinstance(output, Map) and all(_in_step(shape, layout, node.shape, output) for shape, layout in operands)
+    )
     result = access(output, node.shape, whole=whole)
     tensors = []
     for shape, layout in operands:
@@ -93,48 +86,25 @@ def _kernel(formula: Formula, node: Node, inputs: Sequence[Layout], output: Layo
         tensors.append(access(layout, shape, whole=full).spread(result.shape))
     names = [*(f"x{number}" for number in range(len(inputs))), *arrays, "y"]
     body = walked(nests(*tensors, result), names, lambda run, at: _computed(formula, run, at, isa.lanes))
-    helpers = [STRIDED] if any(f"{NAME}_strided" in line for line in body) else []
-    return Kernel("elementwise", function(signature(len(inputs), arrays), body, helpers), arrays)
+    return Kernel("elementwise", function(signature(len(inputs), arrays), body, helpers(body)), arrays)
 
 
-def _in_step(layout: Layout, output: Map) -> bool:
-    """Return whether an operand can be read in whole lines of the result: a map of as many channels, or of one channel for all."""
+def _in_step(shape: Sequence[int], layout: Layout, result: Sequence[int], output: Map) -> bool:
+    """Return whether an operand can be read in whole lines of the result: a map of as many channels, or what has one value for all."""
     if isinstance(layout, Plain):
         return layout.floats == 1 and output.channels > 1
-    return layout.line == output.line or layout.channels == 1 < output.channels
+    return len(shape) == len(result) and (layout.line == output.line or layout.channels == 1 < output.channels)
 
 
 def _computed(formula: Formula, run: Run, at: Sequence[str], lanes: int) -> list[str]:
-    """Return the statements that compute one run: whole vectors, then the lanes that are left."""
+    """Return the statements that compute one run."""
     if run.fills:
         return zeroed(run, at)
     *operands, result = at
     assert run.size == 1 or run.steps[-1] == 1
-    whole, rest = run.size // lanes * lanes, run.size % lanes
-    lines = []
-    if whole:
-        index = "" if whole == lanes else "i"
-        store = f"es_storeu({_plus(result, index)}, {_value(formula, operands, run, index, lanes, lanes)});"
-        lines += [store] if whole == lanes else block(f"for (int i = 0; i < {whole}; i += ES_LANES)", [store])
-    if rest:
-        index = str(whole) if whole else ""
-        lines.append(f"es_store_first({_plus(result, index)}, {_value(formula, operands, run, index, rest, lanes)}, {rest});")
-    return lines
 
+    def one(index: str, count: int) -> list[str]:
+        values = (load(place, step, index, count, lanes) for place, step in zip(operands, run.steps, strict=False))
+        return [store(result, formula.text.format(*values), index, count, lanes)]
 
-def _value(formula: Formula, operands: Sequence[str], run: Run, index: str, count: int, lanes: int) -> str:
-    return formula.text.format(*(_load(place, step, index, count, lanes) for place, step in zip(operands, run.steps, strict=False)))
-
-
-def _load(place: str, step: int, index: str, count: int, lanes: int) -> str:
-    """Return the C expression of ``count`` elements of an operand from ``index`` on."""
-    match step:
-        case 0:
-            return f"es_splat({element(place, 0)})"
-        case 1:
-            return f"es_loadu({_plus(place, index)})" if count == lanes else f"es_load_first({_plus(place, index)}, {count})"
-    return f"{NAME}_strided(&{element(place, step, index or '0')}, {step}, {count})"
-
-
-def _plus(place: str, index: str) -> str:
-    return f"{place} + {index}" if index else place
+    return vectorised(run.size, lanes, one)

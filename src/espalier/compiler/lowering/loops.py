@@ -8,6 +8,7 @@ import numpy as np
 from espalier.compiler.lowering.kernel import NAME
 from espalier.compiler.lowering.nests import Nest, Run
 
+RESULTS = ("y", "to")  # pointers to what a kernel writes begin so
 ENOUGH_TASKS = 64  # for threads to share evenly; further loops are not joined to the one that is shared
 
 Body = Callable[[Run, Sequence[str]], Sequence[str]]  # a run, and C expressions of where it begins in each tensor -> statements
@@ -64,28 +65,48 @@ def walked(found: Sequence[Nest], tensors: Sequence[str], body: Body) -> list[st
 
     Args:
         found: The nests.
-        tensors: Names of the pointers, the result's last.
+        tensors: Names of the pointers, the result's last; where a run begins is ``x0_run`` for ``x0``.
         body: Returns the statements of one run.
     """
-    return [line for nest in found for line in _walked(nest, tensors, body)]
+    lines = []
+    for nest in found:
+        sizes = [axis.size for axis in nest.axes]
+        num_shared = next((n for n in range(len(sizes)) if math.prod(sizes[:n]) >= ENOUGH_TASKS), len(sizes))
+        inside = _visited(nest, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
+        indices = [f"const long i{number} = {_index(sizes[:num_shared], number)};" for number in range(num_shared)]
+        lines.append(f"es_split({math.prod(sizes[:num_shared])}, tid, c->threads, &begin, &end);")
+        lines += block("for (long t = begin; t < end; ++t)", [*indices, *inside])
+    return lines
 
 
-def _walked(nest: Nest, tensors: Sequence[str], body: Body) -> list[str]:
-    axes = [(f"i{number}", axis) for number, axis in enumerate(nest.axes)]
-    enough = (n for n in range(len(axes)) if math.prod(axis.size for axis in nest.axes[:n]) >= ENOUGH_TASKS)
-    num_shared = next(enough, len(axes))
-    used = tensors[-1:] if all(run.fills for run in nest.runs) else tensors
-    inside = [_pointer(nest, name, tensors.index(name), is_result=name == tensors[-1]) for name in used]
+def visited(found: Sequence[Nest], tensors: Sequence[str], pointers: Sequence[str], body: Body) -> list[str]:
+    """Return statements that visit every nest inside the body of others.
+
+    Args:
+        found: The nests.
+        tensors: C expressions of where each tensor begins, the result's last.
+        pointers: Names for where a run begins in each.
+        body: Returns the statements of one run.
+    """
+    lines = []
+    for nest in found:
+        if nest.axes:
+            lines += _visited(nest, "j", tensors, pointers, body)
+        else:
+            lines += [line for run in nest.runs for line in body(run, [_begin(*place) for place in zip(tensors, run.starts, strict=True)])]
+    return lines
+
+
+def _visited(nest: Nest, index: str, tensors: Sequence[str], pointers: Sequence[str], body: Body, first: int = 0) -> list[str]:
+    """Return the loops of a nest from the one that is numbered ``first`` on, and its runs in them."""
+    written = [len(tensors) - 1] if all(run.fills for run in nest.runs) else range(len(tensors))
+    lines = [_pointer(nest, index, tensors[k], pointers[k], k) for k in written]
     for run in nest.runs:
-        inside += body(run, [_begin(f"{name}_run", run.starts[k] - nest.runs[0].starts[k]) for k, name in enumerate(tensors)])
-    for name, axis in reversed(axes[num_shared:]):
-        inside = block(f"for (long {name} = 0; {name} < {axis.size}; ++{name})", inside)
-    sizes = [axis.size for axis in nest.axes[:num_shared]]
-    indices = [f"const long {name} = {_index(sizes, number)};" for number, (name, _) in enumerate(axes[:num_shared])]
-    return [
-        f"es_split({math.prod(sizes)}, tid, c->threads, &begin, &end);",
-        *block("for (long t = begin; t < end; ++t)", [*indices, *inside]),
-    ]
+        lines += body(run, [_begin(name, run.starts[k] - nest.runs[0].starts[k]) for k, name in enumerate(pointers)])
+    for number in reversed(range(first, len(nest.axes))):
+        name = f"{index}{number}"
+        lines = block(f"for (long {name} = 0; {name} < {nest.axes[number].size}; ++{name})", lines)
+    return lines
 
 
 def _index(sizes: Sequence[int], number: int) -> str:
@@ -95,11 +116,11 @@ def _index(sizes: Sequence[int], number: int) -> str:
     return quotient if number == 0 else f"{quotient} % {sizes[number]}"
 
 
-def _pointer(nest: Nest, name: str, tensor: int, *, is_result: bool) -> str:
+def _pointer(nest: Nest, index: str, tensor: str, pointer: str, number: int) -> str:
     """Return the declaration of the pointer to where the first run begins in a tensor."""
-    moves = [_times(f"i{number}", axis.steps[tensor]) for number, axis in enumerate(nest.axes) if axis.steps[tensor]]
-    place = " + ".join([_begin(name, nest.runs[0].starts[tensor]), *moves])
-    return f"{'' if is_result else 'const '}float *{name}_run = {place};"
+    moves = [_times(f"{index}{loop}", axis.steps[number]) for loop, axis in enumerate(nest.axes) if axis.steps[number]]
+    place = " + ".join([_begin(tensor, nest.runs[0].starts[number]), *moves])
+    return f"{'' if tensor.startswith(RESULTS) else 'const '}float *{pointer} = {place};"
 
 
 def _begin(pointer: str, floats: int) -> str:

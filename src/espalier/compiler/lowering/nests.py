@@ -79,6 +79,28 @@ class Access:
         assert all(len(term) in (1, size) for term, size in zip(terms, shape, strict=True))
         return Access(self.start, tuple(np.resize(term, size) for term, size in zip(terms, shape, strict=True)))
 
+    def first_along(self, axis: int) -> "Access":
+        """Return the elements with index 0 along an axis; what fills the last line goes with the axis of channels."""
+        fill = self.fill if self.fill and self.fill.axis != axis else None
+        return Access(self.start, self.cut(axis, slice(0, 1)).terms, fill)
+
+    def without_fill(self) -> "Access":
+        """Return the elements alone, as who reads them needs them."""
+        return Access(self.start, self.terms)
+
+    def along(self, *axes: int) -> "Access":
+        """Return places of an element's neighbours along some axes, relative to its own."""
+        fill = self.fill and replace(self.fill, axis=axes.index(self.fill.axis)) if self.fill and self.fill.axis in axes else None
+        return Access(0, tuple(self.terms[axis] for axis in axes), fill)
+
+    def with_axes(self, axes: Sequence[int]) -> "Access":
+        """Return the tensor with axes of size 1 put in at those places of the result."""
+        terms, fill = [*self.terms], self.fill
+        for axis in sorted(axes):
+            terms.insert(axis, np.zeros(1, np.int64))
+            fill = replace(fill, axis=fill.axis + 1) if fill and fill.axis >= axis else fill
+        return Access(self.start, tuple(terms), fill)
+
     def filling(self) -> "Access":
         """Return the channels that fill the last line, beside every pixel."""
         assert self.fill is not None
@@ -170,7 +192,7 @@ def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
         return []
     if not result.shape:
         return nests(*(tensor.spread((1,)) for tensor in tensors), moves=moves)
-    inner = _innermost(result)
+    inner = innermost(result)
     pieces = [_pieces(np.stack(terms)) for terms in zip(*(tensor.terms for tensor in tensors), strict=True)]
     if result.fill is not None:
         zeros = (0,) * (len(tensors) - 1)
@@ -189,7 +211,7 @@ def _added(*vectors: Sequence[int]) -> tuple[int, ...]:
     return tuple(sum(terms) for terms in zip(*vectors, strict=True))
 
 
-def _innermost(result: Access) -> int:
+def innermost(result: Access) -> int:
     """Return the axis along which neighbours lie closest: the channels of a map, the last axis of a plain tensor."""
     if result.fill is not None:
         return result.fill.axis
@@ -199,22 +221,20 @@ def _innermost(result: Access) -> int:
 def _pieces(terms: np.ndarray) -> list[_Piece]:
     """Return an axis in pieces of one distance each; ``terms`` is ``(tensors, size)``."""
     size = terms.shape[1]
-    period = next(
-        (
-            p
-            for p in range(1, min(size // 2, LONGEST_PERIOD) + 1)
-            if (terms[:, p:] - terms[:, :-p] == terms[:, p : p + 1] - terms[:, :1]).all()
-        ),
-        size,
-    )
-    steps = terms[:, period] - terms[:, 0] if period < size else terms[:, 0] * 0
+    period = next((length for length in range(1, min(size // 2, LONGEST_PERIOD) + 1) if _repeats(terms, length)), size)
     count = size // period
-    if period == 1:
-        return [_Piece(Axis(1, _integers(steps * 0)), Run(size, _integers(terms[:, 0]), _integers(steps)))]
-    repeated = Axis(count, _integers(steps) if count > 1 else _integers(steps * 0))
+    once = Axis(1, (0,) * len(terms))
+    repeated = Axis(count, _integers(terms[:, period] - terms[:, 0])) if count > 1 else once
+    if period == 1 < size:
+        return [_Piece(once, Run(size, _integers(terms[:, 0]), repeated.steps))]
     pieces = [_Piece(repeated, run) for run in _runs(terms[:, :period])]
-    once = Axis(1, _integers(steps * 0))
     return pieces + [_Piece(once, run) for run in _runs(terms[:, count * period :])]
+
+
+def _repeats(terms: np.ndarray, length: int) -> bool:
+    """Return whether the axis goes on behind ``length`` elements as it began, everything moved by the same."""
+    moves = terms[:, length:] - terms[:, :-length]
+    return bool((moves == moves[:, :1]).all())
 
 
 def _runs(terms: np.ndarray) -> list[Run]:
@@ -240,9 +260,9 @@ def _simplified(axes: list[Axis], runs: list[Run], *, moves: bool) -> Nest:
     axes = sorted((axis for axis in axes if axis.size > 1), key=lambda axis: -axis.steps[-1])
     if len(runs) == 1:
         run = runs[0]
-        joined = _joined([*axes, *([Axis(run.size, run.steps)] if run.size > 1 else [])])
-        if joined:
-            *axes, last = joined
+        axes = _joined([*axes, *([Axis(run.size, run.steps)] if run.size > 1 else [])])
+        if axes and (moves or run.size > 1 or axes[-1].steps[-1] == 1):
+            *axes, last = axes
             runs = [replace(run, size=last.size, steps=last.steps)]
     else:
         axes = _joined(axes)
