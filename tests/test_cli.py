@@ -258,7 +258,7 @@ def test_people_read_the_same_on_stderr() -> None:
 
 def test_a_comparison_with_a_failed_run_is_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Comparison("compare/mine", "smoke", "", [], {"compare/mine/dense": "of them NaN"}, [], [])
-    monkeypatch.setattr("espalier.comparing.compare_words", lambda *_, **__: found)
+    monkeypatch.setattr("espalier.asking.compare_words", lambda *_, **__: found)
     done = runner.invoke(cli.app, ["compare", "model=lenet5", "--json"])
     assert done.exit_code == 2
     assert json.loads(done.stdout)["failed"] == found.failed

@@ -118,7 +118,7 @@ def test_a_network_is_given_what_it_takes() -> None:
         ("own_functions:VALUE", "is a int, nothing to call"),
         ("own_functions:no_net", r"returned a str; it must return a torch\.nn\.Module"),
         ("own_needs:net", "module own_needs imports 'nowhere_to_be_found', which is not installed"),
-        ("own_broken:net", "module own_broken cannot be imported: invalid syntax"),
+        ("own_broken:net", r"module own_broken cannot be imported: .*own_broken\.py:1: SyntaxError: invalid syntax"),
     ],
 )
 def test_a_target_that_gives_no_network_is_named(target: str, message: str) -> None:

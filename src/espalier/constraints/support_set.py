@@ -58,7 +58,7 @@ class SupportSet(ABC):
             ValueError: The state was made with other knobs.
         """
         own = self.state_dict()
-        for key in own.keys() | state.keys():
+        for key in dict.fromkeys([*own, *state]):  # in their order: a set has another in every process
             if key != "rate" and state.get(key) != own.get(key):
                 raise ValueError(f"the checkpoint holds {key} '{state.get(key)}', this run asks for '{own.get(key)}'; start anew.")
         if "rate" in own:
