@@ -76,7 +76,7 @@ def test_a_checkpoint_of_other_kernels_is_refused() -> None:
         second[0].weight.mul_(torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(1)))
     sets = [assign(model, GreedyPatterns(3), include=["conv3x3"]) for model in (first, second)]
     assert sets[0].parts[0][1].library != sets[1].parts[0][1].library
-    with pytest.raises(ValueError, match="the checkpoint holds library .greedy3 .*start anew"):
+    with pytest.raises(ValueError, match=r"the checkpoint holds library .greedy3 .*start anew"):
         sets[1].load_state_dict(sets[0].state_dict())
 
 
