@@ -41,7 +41,7 @@ def test_multiply_adds_are_not_optimised_away() -> None:
     """Twice the repeats take about twice the time, and sums come out."""
     import numpy as np
 
-    memory = np.ones(1024, np.float32)
+    memory = probing._memory(1024)
     with probing._opened("generic", memory, 1) as model:
         seconds = {}
         for repeats in (1 << 18, 1 << 20):

@@ -1,6 +1,6 @@
 /* A network that computes nothing but how fast this machine is: it stands where an emitted network.c would, and runs on the same team.
  *
- * inputs[0]: what (0: multiply-adds, 1: reading), repeats, floats that each thread reads. inputs[1]: memory to read.
+ * inputs[0]: what (0: multiply-adds, 1: reading), repeats, floats that each thread reads. inputs[1]: memory to read, 64-byte aligned.
  * outputs[0]: seconds from all threads' start to all threads' end. outputs[1]: what was computed, so that no compiler leaves it out.
  */
 #include <time.h>
@@ -32,7 +32,7 @@ static float read_all(const float *memory, int64_t floats, int64_t repeats) {
     es_v s[8] = {es_zero()};
     for (int64_t repeat = 0; repeat < repeats; ++repeat) {
         for (int64_t i = 0; i + 8 * ES_LANES <= floats; i += 8 * ES_LANES) {
-            for (int part = 0; part < 8; ++part) s[part] += es_loadu(memory + i + part * ES_LANES);
+            for (int part = 0; part < 8; ++part) s[part] += es_load(memory + i + part * ES_LANES);
         }
         __asm__ __volatile__("" ::: "memory"); /* or the compiler may read once for all repeats */
     }

@@ -83,7 +83,7 @@ def probe(num_threads: int, isa: str | None = None) -> Ceilings:
     isa = isa or next(name for name, flags in CPU_FLAGS.items() if cpu_flags() >= set(flags))
     check_isa(isa)
     l2_bytes = _cache_bytes(2)
-    memory = np.ones(_dram_bytes() // 4, np.float32)
+    memory = _memory(_dram_bytes() // 4)
     with _opened(isa, memory, 1) as alone:
         fma_gflops_one = _gflops(alone, memory, isa)
     with _opened(isa, memory, num_threads) as all_threads:
@@ -97,6 +97,13 @@ def probe(num_threads: int, isa: str | None = None) -> Ceilings:
             _gb_s(all_threads, memory, memory.nbytes // num_threads),
             all_threads.fork_join_ns(),
         )
+
+
+def _memory(num_floats: int) -> NDArray[np.float32]:
+    """Return ones from a multiple of 64 bytes on, where no vector lies in two cache lines."""
+    room = np.ones(num_floats + 16, np.float32)
+    start = -(room.ctypes.data // 4) % 16
+    return room[start : start + num_floats]
 
 
 def _opened(isa: str, memory: NDArray[np.float32], num_threads: int) -> CompiledModel:
