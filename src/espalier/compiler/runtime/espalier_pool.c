@@ -26,9 +26,9 @@
 
 #define ES_SPIN_NS 200000      /* a worker's patience: longer than a caller takes between two runs */
 #define ES_LOOKS_A_CLOCK 64    /* looks at a flag between two at the clock */
-#define ES_SPINS (1u << 14)    /* looks of a thread in a barrier before it yields; about 0.5 ms */
+#define ES_SPINS (1u << 14)    /* looks of a thread in a barrier before it naps; about 0.5 ms */
 #define ES_SPINS_CROWDED 64u   /* the same where threads outnumber CPUs */
-#define ES_NAP_NS 10000        /* there, yielding alone may bring back the thread that yields for a whole time slice */
+#define ES_NAP_NS 10000        /* of each nap; sched_yield instead gives every other thread a time slice, ten times as long on busy CPUs */
 
 struct es_pool {
     struct es_team team;
@@ -60,8 +60,6 @@ __attribute__((format(printf, 3, 4))) static void *refused(char *error, size_t b
 void es_wait_longer(struct es_team *team, unsigned *looks) {
     if (++*looks < team->spins) {
         es_pause();
-    } else if (team->spins != ES_SPINS_CROWDED || *looks % 4 != 0) {
-        sched_yield();
     } else {
         nanosleep(&(struct timespec){.tv_nsec = ES_NAP_NS}, NULL);
     }
@@ -120,6 +118,10 @@ static void place(struct es_pool *pool, const int *cpus) {
         pool->cpus = NULL;
         pool->team.spins = ES_SPINS_CROWDED;
     }
+#ifdef ES_OPENMP /* its threads would inherit the caller's single CPU: OMP_PROC_BIND and OMP_PLACES say where they run */
+    free(pool->cpus);
+    pool->cpus = NULL;
+#endif
 #else
     (void)pool, (void)cpus;
 #endif

@@ -1,4 +1,4 @@
-/* See espalier_record.h. weights.bin is a header of 64 bytes and the blob; reference.bin is all inputs, then all outputs, as plain floats. */
+/* See espalier_record.h. weights.bin is a header of 64 bytes and the blob; reference.bin is all inputs and then all outputs, as floats. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -43,7 +43,7 @@ struct es_model *es_open(const void *blob, size_t bytes, int threads, const int 
         snprintf(error, error_bytes, "the weights have %zu bytes, the network wants %zu; they belong to another one.", bytes, wanted);
         return NULL;
     }
-    if ((uintptr_t)blob % ES_ALIGNMENT != 0) {
+    if (bytes > 0 && (uintptr_t)blob % ES_ALIGNMENT != 0) {
         snprintf(error, error_bytes, "the weights start at %p, which is no multiple of %d.", blob, ES_ALIGNMENT);
         return NULL;
     }

@@ -37,7 +37,7 @@ struct es_seat {
 struct es_team {
     int threads;
     int rounds;     /* log2(threads), rounded up */
-    unsigned spins; /* how often a thread looks before it lets others run; few where threads outnumber CPUs */
+    unsigned spins; /* how often a thread looks before it naps; few where threads outnumber CPUs */
     struct es_seat *seats;
 };
 
@@ -51,7 +51,7 @@ struct es_context {
     int threads;
 };
 
-/* Called between two looks at a flag: pauses, and lets others run once team->spins are used up. */
+/* Called between two looks at a flag: pauses, and naps once team->spins are used up, so that others run. */
 void es_wait_longer(struct es_team *team, unsigned *looks);
 
 /* Nobody goes on before all have come; what was written before it is seen behind it. Rounds of doubling distance (dissemination): in
