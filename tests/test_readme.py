@@ -66,6 +66,20 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "pruned.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_the_example_that_compiles_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
+    code = block("python", "espalier.compile")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    places: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), places)
+    compiled, pruned, x = places["compiled"], places["pruned"], places["x"]
+    with torch.inference_mode():
+        wanted = pruned(x)  # type: ignore[operator]
+    assert (compiled(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()  # type: ignore[operator]
+    compiled.close()  # type: ignore[attr-defined]
+
+
 def test_every_make_target_it_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in {"".join(found) for found in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", README, flags=re.MULTILINE)}:

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from espalier.composing import config_dir, own_config_dir, refilled
-from espalier.frames import Cpu
+from espalier.frames import CompiledCpu, Cpu
 from espalier.importing import make_importable
 from espalier.inventory import matching
 from espalier.packing import check_digest, unpack
@@ -54,7 +54,7 @@ def measure_runs(
     place = store or Store()
     wanted = {record.name: record for name in ([names] if isinstance(names, str) else names) for record in matching(name, place)}
     knobs = {"num_threads": num_threads, "batch_size": batch_size, "num_warmup": num_warmup, "num_runs": num_runs}
-    timer: Cpu = built(_frame(frame) | {name: value for name, value in knobs.items() if value is not None})
+    timer: Cpu | CompiledCpu = built(_frame(frame) | {name: value for name, value in knobs.items() if value is not None})
     taken = {}
     with progress_bar(console, "runs") as progress:
         bar = progress.add_task("", total=len(wanted))

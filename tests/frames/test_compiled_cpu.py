@@ -1,0 +1,22 @@
+import pytest
+import torch
+from torch import nn
+
+from espalier.frames import CompiledCpu
+
+
+def test_a_network_is_timed_as_native_code(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 4)).eval()
+    frame = CompiledCpu(num_threads=1, batch_size=1, num_warmup=1, num_runs=5)
+    taken = frame.measure(model, torch.randn(1, 3, 8, 8), checkpoint="digest", weights="random")
+    assert (taken.frame, taken.kind, taken.precision) == ("compiled_cpu", "measured", "fp32")
+    assert taken.engine.startswith("espalier-sparse ")
+    times = [taken.metrics[f"latency_ms_p{part}"] for part in (10, 50, 90)]
+    assert times == sorted(times, key=float)
+    assert all(time is not None and time > 0 for time in times)
+
+
+def test_larger_batches_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=2: networks are compiled for one sample; frame=cpu"):
+        CompiledCpu(num_threads=1, batch_size=2, num_warmup=1, num_runs=5)
