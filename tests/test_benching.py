@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
     monkeypatch.setattr(engines, "ENGINES", {fake.name: fake for fake in every})
     monkeypatch.setattr(contending.time, "perf_counter_ns", lambda: CLOCK[0])
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
+    monkeypatch.setattr(contending, "machine_lock", nullcontext)  # nothing real is timed
     monkeypatch.setattr(benching, "num_cores", lambda: 2)
     return every
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from espalier.frames.contending import Outcome
@@ -129,6 +130,12 @@ class Bench:
             return None
         bound = sum(layer.least_ms for layer in self.roofline.values() if layer.bound == "memory")
         return bound / sum(layer.least_ms for layer in self.roofline.values())
+
+    def plot(self, to: Path) -> Path:
+        """Draw the times to a file; see ``espalier.bench_chart.chart``."""
+        from espalier.bench_chart import chart  # noqa: PLC0415  which needs this module
+
+        return chart(self, to)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""

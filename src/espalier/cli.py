@@ -345,9 +345,7 @@ def bench(
     with stoppable():
         found = espalier.bench_words(words, console=errors)
     if to is not None:
-        from espalier.bench_chart import chart  # noqa: PLC0415  brings torch
-
-        chart(found, to)
+        found.plot(to)
     answer(found, lambda: printing.bench_lines(found), as_json=as_json)
 
 

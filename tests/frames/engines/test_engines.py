@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from espalier.frames import engines as package
-from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, named
+from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, named, pytorch_eager
 from espalier.frames.engines import engine as engine_module
 from espalier.frames.engines.onnx_file import onnx_file
 from espalier.frames.engines.openvino import OpenVino
@@ -17,6 +18,12 @@ from espalier.frames.engines.ours import Ours
 from espalier.frames.engines.torch_compile import TorchCompile
 
 PEERS = [name for name in ENGINES if not name.startswith("espalier-")]
+
+
+@pytest.fixture(autouse=True)
+def unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test wait until the machine is free: which memory format is faster does not matter here."""
+    monkeypatch.setattr(pytorch_eager, "machine_lock", nullcontext)
 
 
 def network(*, axes: int) -> nn.Module:
