@@ -90,6 +90,7 @@ def test_a_comparison_is_a_table_that_every_verb_takes(store_folder: Path) -> No
     assert sum(runs_of(store_folder).values()) == 3
 
 
+@pytest.mark.slow
 def test_a_store_of_ones_own_and_further_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path / "elsewhere")
     first = quick(methods=["magnitude", "set"], name="other", store=store)
@@ -159,6 +160,7 @@ def test_stores_do_not_see_each_others_comparisons(store_folder: Path, tmp_path:
     assert not list(store_folder.glob("compare/*"))
 
 
+@pytest.mark.slow
 def test_a_frame_is_noted_for_it_changes_what_is_timed(store_folder: Path) -> None:
     assert "Timed with" not in quick(name="framed").note
     for _ in range(2):
