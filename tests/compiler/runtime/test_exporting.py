@@ -177,7 +177,7 @@ def test_a_folder_of_emitted_c_is_exported(emitted: Path, tmp_path: Path) -> Non
     x, y = torch.randn(2, 37, generator=generator).numpy(), torch.randn(1, 5, generator=generator).numpy()
     stored = np.fromfile(folder / "reference.bin", "<f4")
     assert np.array_equal(stored[79 : 79 + 74], toy.expected(x, y)[0].ravel())
-    with pytest.raises(ValueError, match=r"is no folder of emitted C: it lacks network\.h"):
+    with pytest.raises(ValueError, match=r"lacks network\.h|no run is called"):  # the second where runs can be exported too
         espalier.export_c(tmp_path, tmp_path / "other")
 
 
