@@ -15,7 +15,7 @@ from espalier.compiler.layouts import Layout, Map, map_of
 from espalier.compiler.lowering.functions import activated, keeps_zero
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import block, defined, function, signature
-from espalier.compiler.lowering.nests import stored
+from espalier.compiler.lowering.places import stored
 from espalier.compiler.lowering.rows import Vectors, Window, cleared, maps, over_rows, place, result_row, vectors, window
 from espalier.compiler.lowering.tiles import best_tile
 

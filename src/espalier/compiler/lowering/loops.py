@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from espalier.compiler.lowering.kernel import NAME
-from espalier.compiler.lowering.nests import Nest, Run
+from espalier.compiler.lowering.nests import Axis, Nest, Run
 
 RESULTS = ("y", "to")  # pointers to what a kernel writes begin so
-ENOUGH_TASKS = 64  # for threads to share evenly; further loops are not joined to the one that is shared
+ENOUGH_TASKS = 64  # for threads to share evenly; what lies further inside stays a loop
 
 Body = Callable[[Run, Sequence[str]], Sequence[str]]  # a run, and C expressions of where it begins in each tensor -> statements
 
@@ -70,13 +71,27 @@ def walked(found: Sequence[Nest], tensors: Sequence[str], body: Body) -> list[st
     """
     lines = []
     for nest in found:
-        sizes = [axis.size for axis in nest.axes]
-        num_shared = next((n for n in range(len(sizes)) if math.prod(sizes[:n]) >= ENOUGH_TASKS), len(sizes))
-        inside = _visited(nest, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
-        indices = [f"const long i{number} = {_index(sizes[:num_shared], number)};" for number in range(num_shared)]
-        lines.append(f"es_split({math.prod(sizes[:num_shared])}, tid, c->threads, &begin, &end);")
+        shared, num_shared = _shared(nest)
+        sizes = [axis.size for axis in shared.axes[:num_shared]]
+        inside = _visited(shared, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
+        indices = [f"const long i{number} = {_index(sizes, number)};" for number in range(num_shared)]
+        lines.append(f"es_split({math.prod(sizes)}, tid, c->threads, &begin, &end);")
         lines += block("for (long t = begin; t < end; ++t)", [*indices, *inside])
     return lines
+
+
+def _shared(nest: Nest) -> tuple[Nest, int]:
+    """Return a nest and how many of its loops threads share: those that give each enough, the last one cut in two where it gives more."""
+    tasks = 1
+    for number, axis in enumerate(nest.axes):
+        if tasks * axis.size >= ENOUGH_TASKS:
+            parts = next(size for size in range(-(-ENOUGH_TASKS // tasks), axis.size + 1) if axis.size % size == 0)
+            inner = axis.size // parts
+            outer = Axis(parts, tuple(step * inner for step in axis.steps))
+            cut = (outer, replace(axis, size=inner)) if inner > 1 else (axis,)
+            return replace(nest, axes=(*nest.axes[:number], *cut, *nest.axes[number + 1 :])), number + 1
+        tasks *= axis.size
+    return nest, len(nest.axes)
 
 
 def visited(found: Sequence[Nest], tensors: Sequence[str], pointers: Sequence[str], body: Body) -> list[str]:

@@ -18,7 +18,8 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import block, defined, element, function, signature, walked
-from espalier.compiler.lowering.nests import Access, Run, access, nests
+from espalier.compiler.lowering.nests import Run, nests
+from espalier.compiler.lowering.places import Access, access
 from espalier.compiler.lowering.runs import load, store
 
 MOST_ROWS = 14  # of a tile; more hide no more latency

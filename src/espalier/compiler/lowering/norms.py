@@ -13,7 +13,7 @@ from espalier.compiler.layouts import Layout, Map, Plain, map_of
 from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import block, function, signature
-from espalier.compiler.lowering.nests import stored
+from espalier.compiler.lowering.places import stored
 from espalier.compiler.lowering.rows import Vectors, maps, vectors
 from espalier.compiler.lowering.runs import filled, helpers, load, store, vectorised
 

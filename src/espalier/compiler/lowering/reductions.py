@@ -13,7 +13,8 @@ from espalier.compiler.layouts import Layout, Map
 from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import block, defined, element, function, signature, visited, walked, zeroed
-from espalier.compiler.lowering.nests import Access, Nest, Run, access, innermost, nests
+from espalier.compiler.lowering.nests import Nest, Run, innermost, nests
+from espalier.compiler.lowering.places import Access, access
 from espalier.compiler.lowering.runs import filled, helpers, load, moved, store, vectorised
 
 PARTIAL_SUMS = ("s0", "s1", "s2", "s3")  # additions that need not wait for one another

@@ -74,10 +74,10 @@ def result_row(result: Map) -> str:
     return f"float *to = y + {place(result)};"
 
 
-def place(layout: Map, z: str = "z", row: str = "row") -> str:
+def place(layout: Map) -> str:
     """Return the C expression of the floats to the first pixel of a row of a line."""
     depth, height, _ = layout.strides
-    return f"{layout.origin} + line * {layout.line_stride} + {z} * {depth} + {row} * {height}"
+    return f"{layout.origin} + line * {layout.line_stride} + z * {depth} + row * {height}"
 
 
 def cleared(result: Map, *, keeps_zero: bool) -> list[str]:
