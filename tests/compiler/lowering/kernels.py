@@ -38,7 +38,6 @@ TOLERANCE = 1e-5
 TEAMS = (1, 3)
 RUNNABLE = [isa for isa in ISAS.values() if set(isa.flags) <= set(cpu().flags)]
 
-
 Test = Callable[..., None]
 
 
@@ -127,7 +126,8 @@ def build(sources: Sequence[str], isa: Isa, folder: Path) -> ctypes.CDLL:
     source.write_text(text)
     optimised = SANITIZERS if SANITIZED else ("-O1",)
     words = ["gcc", *FLAGS, *optimised, *isa.gcc, f"-I{RUNTIME}", str(source), "-o", str(library), "-lm"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    bare = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # ASan is for the kernels, not for gcc
+    done = subprocess.run(words, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))
 
@@ -150,7 +150,8 @@ def compare(case: Case, kernel: Kernel, function: Callable[..., None], threads: 
     assert np.isnan(inside(result)[untouched]).all(), f"written beside the result: {told}"
     assert np.isnan(np.r_[result[:GUARD], result[len(result) - GUARD :]]).all(), f"written outside the buffer: {told}"
     got, wanted = inside(result)[~untouched], wanted[~untouched]
-    error = np.abs(got - wanted, where=got != wanted, out=np.zeros_like(wanted)).max(initial=0)  # equal infinities have no difference
+    difference = np.subtract(got, wanted, where=got != wanted, out=np.zeros_like(wanted))  # equal infinities have none
+    error = np.abs(difference).max(initial=0)
     assert error <= TOLERANCE * max(1.0, np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), f"differs by {error}: {told}"
 
 
