@@ -66,18 +66,19 @@ class _Piece:
     run: Run
 
 
-def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
+def nests(*tensors: Access, moves: bool = False, one_by_one: bool = False) -> list[Nest]:
     """Return loops that visit every element of the last tensor once, and beside it those of the others.
 
     Args:
         tensors: The operands, spread to one shape, and the result.
         moves: Whether values are only moved: an operand that cannot be read in the result's order is then read line by line.
+        one_by_one: Whether an element stands for much work: runs become loops, which threads can share.
     """
     *_, result = tensors
     if 0 in result.shape:
         return []
     if not result.shape:
-        return nests(*(tensor.spread((1,)) for tensor in tensors), moves=moves)
+        return nests(*(tensor.spread((1,)) for tensor in tensors))
     inner = innermost(result)
     pieces = [_pieces(np.stack(terms)) for terms in zip(*(tensor.terms for tensor in tensors), strict=True)]
     if result.fill is not None:
@@ -89,7 +90,8 @@ def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
         axes = [axis for piece in outer for axis in (piece.repeated, Axis(piece.run.size, piece.run.steps))]
         for repeated, group in itertools.groupby(pieces[inner], key=lambda piece: piece.repeated):
             runs = [replace(piece.run, starts=_added(starts, piece.run.starts)) for piece in group]
-            found += _chunked(_simplified([*axes, repeated], runs, moves=moves))
+            nest = _simplified([*axes, repeated], runs, moves=moves)
+            found += [_without_run(nest)] if one_by_one else _chunked(nest)
     return found
 
 
@@ -164,6 +166,14 @@ def _joined(axes: list[Axis]) -> list[Axis]:
             axis = Axis(found.pop().size * axis.size, axis.steps)
         found.append(axis)
     return found
+
+
+def _without_run(nest: Nest) -> Nest:
+    """Return the nest with its run as the innermost loop, if it is the only run."""
+    if len(nest.runs) > 1 or nest.runs[0].size == 1:
+        return nest
+    run = nest.runs[0]
+    return Nest((*nest.axes, Axis(run.size, run.steps)), (replace(run, size=1),))
 
 
 def _chunked(nest: Nest) -> list[Nest]:
