@@ -10,11 +10,19 @@ from torch import Tensor
 
 from espalier.compiler.isas import Isa
 
+SHAPES = st.one_of(
+    map_shapes(), st.sampled_from([(1, 37, 2, 21), (3, 17, 35)]), st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
+)
+
 
 @st.composite
 def copies(draw: st.DrawFn) -> Case:
     """Draw an operator that moves values, its layouts whatever it may meet."""
-    shape = draw(st.one_of(map_shapes(), st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)))
+    shape = draw(
+        st.one_of(
+            map_shapes(), st.sampled_from([(1, 37, 2, 21), (3, 17, 35)]), st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
+        )
+    )
     x = samples(shape)
     op = draw(st.sampled_from(["permute", "slice", "concat", "pad", "expand", "reshape", "input"]))
     attributes, inputs, wanted = draw(

@@ -2,14 +2,14 @@
 
 import pytest
 import torch.nn.functional as F
+from activations import BOUNDS, activated
 from hypothesis import assume
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
 from layouts_of import borders, map_shapes, samples
-from test_elementwise import BOUNDS, activated
 
-from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Map, map_of
+from espalier.compiler.isas import ISAS, Isa
+from espalier.compiler.layouts import Border, map_of
 
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 
@@ -43,10 +43,11 @@ def depthwise(draw: st.DrawFn) -> Case:
     return Case("conv", attributes, inputs, layouts, output, activated(wanted, activation, (low, high)), constants, zero_border=True)
 
 
-def widened(border: Map, padding: tuple[tuple[int, int], ...]):
+def widened(border: Border, padding: tuple[tuple[int, int], ...]) -> Border:
     """Return a border that is the padding wider."""
     all_axes = ((0, 0),) * (3 - len(padding)) + padding
-    return tuple((before + first, after + last) for (before, after), (first, last) in zip(border, all_axes, strict=True))
+    depth, height, width = ((before + first, after + last) for (before, after), (first, last) in zip(border, all_axes, strict=True))
+    return depth, height, width
 
 
 @few(depthwise())
@@ -57,3 +58,11 @@ def test_depthwise_convolutions_are_pytorchs(isa: Isa, cases: list[Case], tmp_pa
 @many(depthwise())
 def test_many_depthwise_convolutions_are_pytorchs(isa: Isa, cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
     check(cases, isa, tmp_path_factory.mktemp("depthwise"))
+
+
+def test_a_border_narrower_than_the_padding_is_refused() -> None:
+    x, weight = samples((1, 16, 8, 8)), samples((16, 1, 3, 3), seed=1)
+    attributes = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 16, "activation": None}
+    case = Case("conv", attributes, (x,), (map_of(x.shape, ((0, 0), (1, 1), (1, 0))),), map_of(x.shape), x, {"weight": weight})
+    with pytest.raises(ValueError, match="has a border of"):
+        case.kernel(ISAS["generic"])

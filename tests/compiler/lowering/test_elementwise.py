@@ -1,35 +1,18 @@
 """Functions of one and two tensors, with every broadcasting and in every layout, against PyTorch."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
+from activations import BOUNDS, activated
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
 from layouts_of import layouts, map_shapes, samples
-from torch import Tensor
 
 from espalier.compiler.graph import UNARY
 from espalier.compiler.isas import ISAS, Isa
 from espalier.compiler.layouts import map_of
 from espalier.compiler.lowering.functions import BINARY
 
-FUNCTIONS = {
-    **{name: getattr(torch, name) for name in ("relu", "sigmoid", "tanh", "exp", "neg", "abs")},
-    **{name: getattr(F, name) for name in ("relu6", "hardswish", "hardsigmoid", "silu", "gelu")},
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "sqrt": lambda x: x.abs().sqrt(),
-}
 OPERATORS = {name: getattr(torch, name) for name in ("add", "sub", "mul", "div", "maximum", "minimum")}
-BOUNDS = ((-0.5, 1.0), (0.25, math.inf), (-math.inf, -0.1))
-
-
-def activated(x: Tensor, name: str | None, bounds: tuple[float, float]) -> Tensor:
-    """Return a function of x."""
-    if name is None:
-        return x
-    return x.clamp(*bounds) if name == "clamp" else FUNCTIONS[name](x)
 
 
 @st.composite

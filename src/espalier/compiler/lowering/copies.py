@@ -1,10 +1,11 @@
 """Operators that only move values: copies between layouts, ``permute``, ``slice``, ``concat``, ``pad``, ``expand``, ``reshape``.
 
-All are one copy of nested loops with constant distances; runs that are contiguous on both sides are one ``memcpy`` each.
+All are one copy of nested loops with constant distances. Runs that are contiguous on both sides are one ``memcpy`` each; where the sides
+disagree on which neighbours lie side by side, squares are turned in registers.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,74 +13,72 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain
 from espalier.compiler.lowering.functions import literal
-from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import element, function, signature, walked, zeroed
-from espalier.compiler.lowering.nests import Access, Run, access, nests
+from espalier.compiler.lowering.nests import Run, nests
+from espalier.compiler.lowering.places import Access, access
+from espalier.compiler.lowering.runs import helpers
+from espalier.compiler.lowering.transposes import is_turned, turn_function, turned
 
 
-def converted(shape: Sequence[int], source: Layout, result: Layout) -> Kernel:
+def converted(shape: Sequence[int], source: Layout, result: Layout, isa: Isa) -> Kernel:
     """Return the kernel that copies a tensor from one layout to another, such as a network's output to rows.
 
     Args:
         shape: Logical shape.
         source: Where it lies.
         result: Where it shall lie.
+        isa: Instruction set.
     """
-    return _copied([(access(source, shape), access(result, shape))])
+    return _copied([(access(source, shape), access(result, shape))], isa)
 
 
 def lower_input(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that takes in a network's input, which is row-major at ``x0``."""
-    del inputs, isa, graph
-    return converted(node.shape, Plain(node.shape), output)
+    del inputs, graph
+    return converted(node.shape, Plain(node.shape), output, isa)
 
 
 def lower_constant(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that writes a constant."""
-    del inputs, isa
+    del inputs
     value = graph.constant(node, "value")
     assert value is not None
     arrays = {"value": value.detach().numpy().astype(np.float32).reshape(-1)}
-    tensors = access(Plain(node.shape), node.shape), access(output, node.shape)
-    body = walked(nests(*tensors, moves=True), ("value", "y"), _moved)
-    return Kernel("copy", function(signature(0, arrays), body), arrays)
+    lines = _copy((access(Plain(node.shape), node.shape), access(output, node.shape)), "value", isa)
+    return _kernel(lines, 0, isa, arrays)
 
 
 def lower_permute(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel of a permutation of axes."""
-    del isa
     source = access(inputs[0], graph[node.inputs[0]].shape)
-    return _copied([(source.permuted(node["axes"]), access(output, node.shape))])
+    return _copied([(source.permuted(node["axes"]), access(output, node.shape))], isa)
 
 
 def lower_slice(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel of a slice."""
-    del isa
     source = access(inputs[0], graph[node.inputs[0]].shape)
-    return _copied([(source.cut(node["axis"], slice(node["start"], node["stop"], node["step"])), access(output, node.shape))])
+    return _copied([(source.cut(node["axis"], slice(node["start"], node["stop"], node["step"])), access(output, node.shape))], isa)
 
 
 def lower_concat(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that puts tensors behind one another."""
-    del isa
     result, axis, first, parts = access(output, node.shape), node["axis"], 0, []
     for name, layout in zip(node.inputs, inputs, strict=True):
         source = access(layout, graph[name].shape)
         parts.append((source, result.cut(axis, slice(first, first + source.shape[axis]))))
         first += source.shape[axis]
-    return _copied(parts)
+    return _copied(parts, isa)
 
 
 def lower_expand(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that repeats a tensor along axes of size 1."""
-    del isa
     source = access(inputs[0], graph[node.inputs[0]].shape)
-    return _copied([(source.spread(node.shape), access(output, node.shape))])
+    return _copied([(source.spread(node.shape), access(output, node.shape))], isa)
 
 
 def lower_pad(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that puts one value around a tensor; this is no border, it belongs to the result."""
-    del isa
     left = access(output, node.shape)
     source = access(inputs[0], graph[node.inputs[0]].shape)
     around: list[Access] = []
@@ -87,22 +86,21 @@ def lower_pad(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, gr
         size = left.shape[axis]
         around += [left.cut(axis, slice(0, before)), left.cut(axis, slice(size - after, size))]
         left = left.cut(axis, slice(before, size - after))
-    return _copied([(source, left)], around, node["value"])
+    return _copied([(source, left)], isa, around, node["value"])
 
 
 def lower_reshape(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel that gives a tensor another shape: the elements keep their row-major order."""
-    del isa
     shape, source = graph[node.inputs[0]].shape, inputs[0]
     if isinstance(output, Plain):
-        return converted(shape, source, Plain(shape))
+        return converted(shape, source, Plain(shape), isa)
     if isinstance(source, Plain):
-        return converted(node.shape, Plain(node.shape), output)
+        return converted(node.shape, Plain(node.shape), output, isa)
     before, after = access(source, shape), access(output, node.shape)
     if shape[:2] == node.shape[:2]:  # channels stay channels
         split = common_axes(shape[2:], node.shape[2:])
         if split is not None:
-            return _copied([(_regrouped(before, split), _regrouped(after, split))])
+            return _copied([(_regrouped(before, split), _regrouped(after, split))], isa)
     return _gathered(before, after)
 
 
@@ -129,17 +127,32 @@ def _regrouped(tensor: Access, sizes: Sequence[int]) -> Access:
     return Access(tensor.start, tuple(terms), tensor.fill)
 
 
-def _copied(parts: Sequence[tuple[Access, Access]], around: Sequence[Access] = (), value: float = 0.0) -> Kernel:
+def _copied(parts: Sequence[tuple[Access, Access]], isa: Isa, around: Sequence[Access] = (), value: float = 0.0) -> Kernel:
     """Return the kernel that copies input k to its part of the result.
 
     Args:
         parts: For each input where its elements lie, and where they shall lie.
+        isa: Instruction set.
         around: Further parts of the result.
         value: What is written to them.
     """
-    lines = [line for number, part in enumerate(parts) for line in walked(nests(*part, moves=True), (f"x{number}", "y"), _moved)]
+    lines = [line for number, part in enumerate(parts) for line in _copy(part, f"x{number}", isa)]
     lines += [line for part in around for line in walked(nests(part), ("y",), lambda run, at: _set(run, at[-1], value))]
-    return Kernel("copy", function(signature(len(parts), {}), lines))
+    return _kernel(lines, len(parts), isa, {})
+
+
+def _kernel(lines: Sequence[str], num_inputs: int, isa: Isa, arrays: Mapping[str, np.ndarray]) -> Kernel:
+    turn = [turn_function(isa.lanes)] if any(f"{NAME}_turn(" in line for line in lines) else []
+    return Kernel("copy", function(signature(num_inputs, arrays), lines, [*helpers(turn), *turn]), arrays)
+
+
+def _copy(part: tuple[Access, Access], source: str, isa: Isa) -> list[str]:
+    """Return the statements that copy a tensor from the pointer of that name."""
+    lines: list[str] = []
+    for nest in nests(*part, moves=True):
+        tensors = (source, "y")
+        lines += turned(nest, tensors, isa.lanes) if is_turned(nest, isa.lanes) else walked([nest], tensors, _moved)
+    return lines
 
 
 def _moved(run: Run, at: Sequence[str]) -> list[str]:

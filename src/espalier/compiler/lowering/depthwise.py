@@ -14,9 +14,9 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map, map_of
 from espalier.compiler.lowering.functions import activated, keeps_zero
 from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, defined, function, signature
-from espalier.compiler.lowering.nests import stored
-from espalier.compiler.lowering.rows import Vectors, Window, cleared, maps, over_rows, place, result_row, vectors, window
+from espalier.compiler.lowering.loops import added, block, defined, function, repeated, signature, times
+from espalier.compiler.lowering.places import stored
+from espalier.compiler.lowering.rows import Vectors, Window, cleared, maps, over_row, over_rows, result_row, row_of, vectors, window
 from espalier.compiler.lowering.tiles import best_tile
 
 MOST_PIXELS = 14  # of a tile: enough to hide the latency of two FMA units, and a divisor of what maps mostly measure
@@ -69,19 +69,17 @@ def most_pixels(isa: Isa, view: Window) -> int:
 def _tile(node: Node, view: Window, source: Map, line: Vectors, pixels: int, *, has_residual: bool) -> str:
     """Return the C function of one tile."""
     depth, height, width = view.kernel
-    step_z, step_row, _ = _steps(view, source)
+    step_z, step_row, _ = (dilation * stride for dilation, stride in zip(view.dilation, source.strides, strict=True))
     accumulators = ", ".join(f"a{pixel} = {line.load('bias')}" for pixel in range(pixels))
-    inside = [f"const float *p = x + kz * {step_z} + ky * {step_row};"]
+    moves = [times(index, step) for index, size, step in (("kz", depth, step_z), ("ky", height, step_row)) if size > 1]
+    inside = [f"const float *p = {added('x', *moves)};"]
     for first in range(0, width, MOST_TAPS):
         inside += block("", _taps(view, line, pixels, range(first, min(first + MOST_TAPS, width))))
     inside.append(f"w += {width * line.line};")
-    body = [
-        f"es_v {accumulators};",
-        *block(f"for (int kz = 0; kz < {depth}; ++kz)", block(f"for (int ky = 0; ky < {height}; ++ky)", inside)),
-    ]
+    body = [f"es_v {accumulators};", *repeated("kz", depth, repeated("ky", height, inside))]
     for pixel in range(pixels):
-        added = f" + {line.load(f'r + {pixel * line.line}')}" if has_residual else ""
-        body.append(line.store(f"y + {pixel * line.line}", activated(f"a{pixel}{added}", node, node["activation"])))
+        value = added(f"a{pixel}", *([line.load(added("r", pixel * line.line))] if has_residual else []))
+        body.append(line.store(added("y", pixel * line.line), activated(value, node, node["activation"])))
     residual = ", const float *r" if has_residual else ""
     head = f"ES_INLINE void {NAME}_tile(const float *x, const float *w, const float *bias{residual}, float *y)"
     return defined(head, body)
@@ -95,37 +93,32 @@ def _taps(view: Window, line: Vectors, pixels: int, taps: Sequence[int]) -> list
     for pixel in range(pixels):
         for tap in taps:
             seen.setdefault(pixel * stride + tap * dilation, []).append(f"a{pixel} += w{tap} * v;")
-    weights = [f"const es_v w{tap} = {line.load(f'w + {tap * line.line}')};" for tap in taps]
+    weights = [f"const es_v w{tap} = {line.load(added('w', tap * line.line))};" for tap in taps]
     return weights + [
-        f"{{ const es_v v = {line.load(f'p + {column * line.line}')}; {' '.join(adds)} }}" for column, adds in sorted(seen.items())
+        f"{{ const es_v v = {line.load(added('p', column * line.line))}; {' '.join(adds)} }}" for column, adds in sorted(seen.items())
     ]
-
-
-def _steps(view: Window, source: Map) -> tuple[int, int, int]:
-    """Return the floats between the taps of a window."""
-    depth, height, width = (dilation * stride for dilation, stride in zip(view.dilation, source.strides, strict=True))
-    return depth, height, width
 
 
 def _rows(node: Node, view: Window, source: Map, residuals: Sequence[Map], result: Map, line: Vectors, pixels: int) -> list[str]:
     """Return statements that take a thread's rows tile by tile; the last tile of a row is moved back over the one before it."""
-    _, _, width = result.size
+    width = result.size[2]
     depth, height, column = (stride * step for stride, step in zip(view.stride, source.strides, strict=True))
     origin = source.origin - sum(before * step for before, step in zip(view.before, source.strides, strict=True))
-    weights = math.prod(view.kernel) * line.line
-    arguments = [f"from + column * {column} + lane", "weights + lane", f"bias + line * {line.line} + lane"]
+    moves = over_row(result.size, depth, height)
     rows = [
-        f"const float *from = x0 + {origin} + line * {source.line_stride} + z * {depth} + row * {height};",
-        f"const float *weights = w + line * {weights};",
+        f"const float *from = {added('x0', origin, f'line * {source.line_stride}', *moves)};",
+        f"const float *weights = w + line * {math.prod(view.kernel) * line.line};",
+        *(f"const float *r = {row_of(residual, 'x1')};" for residual in residuals),
+        result_row(result),
     ]
-    if residuals:
-        arguments.append(f"added + column * {line.line} + lane")
-        rows.append(f"const float *added = x1 + {place(residuals[0])};")
-    arguments.append(f"to + column * {line.line} + lane")
+    at = f"column * {line.line} + lane"
+    arguments = [f"from + column * {column} + lane", "weights + lane", f"bias + line * {line.line} + lane"]
+    arguments += [f"{name} + {at}" for name in (*("r" for _ in residuals), "to")]
     tile = line.over([f"{NAME}_tile({', '.join(arguments)});"])
-    if width > pixels:
-        columns = [f"const long column = first < {width - pixels} ? first : {width - pixels};", *tile]
-        loop = block(f"for (long first = 0; first < {width}; first += {pixels})", columns)
+    if width % pixels == 0:
+        loop = block(f"for (long column = 0; column < {width}; column += {pixels})", tile)
     else:
-        loop = ["const long column = 0;", *tile]
-    return over_rows(result, [*rows, result_row(result), *loop, *cleared(result, keeps_zero=keeps_zero(node, node["activation"]))])
+        last = width - pixels
+        columns = [f"const long column = first < {last} ? first : {last};", *tile]
+        loop = block(f"for (long first = 0; first < {width}; first += {pixels})", columns)
+    return over_rows(result, [*rows, *loop, *cleared(result, keeps_zero=keeps_zero(node, node["activation"]))])

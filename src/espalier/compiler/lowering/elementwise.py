@@ -14,7 +14,8 @@ from espalier.compiler.layouts import Layout, Map, Plain, map_of
 from espalier.compiler.lowering.functions import BINARY, activated, keeps_zero, literal
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.loops import function, signature, walked, zeroed
-from espalier.compiler.lowering.nests import Run, access, nests, stored
+from espalier.compiler.lowering.nests import Run, nests
+from espalier.compiler.lowering.places import access, stored
 from espalier.compiler.lowering.runs import helpers, load, store, vectorised
 
 

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from espalier.compiler.lowering.kernel import NAME
-from espalier.compiler.lowering.nests import Nest, Run
+from espalier.compiler.lowering.nests import Axis, Nest, Run
 
 RESULTS = ("y", "to")  # pointers to what a kernel writes begin so
-ENOUGH_TASKS = 64  # for threads to share evenly; further loops are not joined to the one that is shared
+ENOUGH_TASKS = 64  # for threads to share evenly; what lies further inside stays a loop
 
 Body = Callable[[Run, Sequence[str]], Sequence[str]]  # a run, and C expressions of where it begins in each tensor -> statements
 
@@ -53,6 +54,11 @@ def block(head: str, lines: Sequence[str]) -> list[str]:
     return [f"{head} {{".lstrip(), *indented(lines), "}"]
 
 
+def either(condition: str, yes: Sequence[str], no: Sequence[str]) -> list[str]:
+    """Return statements for when a condition holds, and those for when it does not."""
+    return [f"if ({condition}) {{", *indented(yes), "} else {", *indented(no), "}"]
+
+
 def zeroed(run: Run, at: Sequence[str]) -> list[str]:
     """Return the statements that write zeros to a run of the result."""
     if run.steps[-1] == 1:
@@ -70,13 +76,27 @@ def walked(found: Sequence[Nest], tensors: Sequence[str], body: Body) -> list[st
     """
     lines = []
     for nest in found:
-        sizes = [axis.size for axis in nest.axes]
-        num_shared = next((n for n in range(len(sizes)) if math.prod(sizes[:n]) >= ENOUGH_TASKS), len(sizes))
-        inside = _visited(nest, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
-        indices = [f"const long i{number} = {_index(sizes[:num_shared], number)};" for number in range(num_shared)]
-        lines.append(f"es_split({math.prod(sizes[:num_shared])}, tid, c->threads, &begin, &end);")
+        shared, num_shared = _shared(nest)
+        sizes = [axis.size for axis in shared.axes[:num_shared]]
+        inside = _visited(shared, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
+        indices = [f"const long i{number} = {_index(sizes, number)};" for number in range(num_shared)]
+        lines.append(f"es_split({math.prod(sizes)}, tid, c->threads, &begin, &end);")
         lines += block("for (long t = begin; t < end; ++t)", [*indices, *inside])
     return lines
+
+
+def _shared(nest: Nest) -> tuple[Nest, int]:
+    """Return a nest and how many of its loops threads share: those that give each enough, the last one cut in two where it gives more."""
+    tasks = 1
+    for number, axis in enumerate(nest.axes):
+        if tasks * axis.size >= ENOUGH_TASKS:
+            parts = next(size for size in range(-(-ENOUGH_TASKS // tasks), axis.size + 1) if axis.size % size == 0)
+            inner = axis.size // parts
+            outer = Axis(parts, tuple(step * inner for step in axis.steps))
+            cut = (outer, replace(axis, size=inner)) if inner > 1 else (axis,)
+            return replace(nest, axes=(*nest.axes[:number], *cut, *nest.axes[number + 1 :])), number + 1
+        tasks *= axis.size
+    return nest, len(nest.axes)
 
 
 def visited(found: Sequence[Nest], tensors: Sequence[str], pointers: Sequence[str], body: Body) -> list[str]:
@@ -93,7 +113,7 @@ def visited(found: Sequence[Nest], tensors: Sequence[str], pointers: Sequence[st
         if nest.axes:
             lines += _visited(nest, "j", tensors, pointers, body)
         else:
-            lines += [line for run in nest.runs for line in body(run, [_begin(*place) for place in zip(tensors, run.starts, strict=True)])]
+            lines += [line for run in nest.runs for line in body(run, [added(*place) for place in zip(tensors, run.starts, strict=True)])]
     return lines
 
 
@@ -102,10 +122,9 @@ def _visited(nest: Nest, index: str, tensors: Sequence[str], pointers: Sequence[
     written = [len(tensors) - 1] if all(run.fills for run in nest.runs) else range(len(tensors))
     lines = [_pointer(nest, index, tensors[k], pointers[k], k) for k in written]
     for run in nest.runs:
-        lines += body(run, [_begin(name, run.starts[k] - nest.runs[0].starts[k]) for k, name in enumerate(pointers)])
+        lines += body(run, [added(name, run.starts[k] - nest.runs[0].starts[k]) for k, name in enumerate(pointers)])
     for number in reversed(range(first, len(nest.axes))):
-        name = f"{index}{number}"
-        lines = block(f"for (long {name} = 0; {name} < {nest.axes[number].size}; ++{name})", lines)
+        lines = repeated(f"{index}{number}", nest.axes[number].size, lines)
     return lines
 
 
@@ -118,17 +137,25 @@ def _index(sizes: Sequence[int], number: int) -> str:
 
 def _pointer(nest: Nest, index: str, tensor: str, pointer: str, number: int) -> str:
     """Return the declaration of the pointer to where the first run begins in a tensor."""
-    moves = [_times(f"{index}{loop}", axis.steps[number]) for loop, axis in enumerate(nest.axes) if axis.steps[number]]
-    place = " + ".join([_begin(tensor, nest.runs[0].starts[number]), *moves])
+    moves = [times(f"{index}{loop}", axis.steps[number]) for loop, axis in enumerate(nest.axes) if axis.steps[number]]
+    place = added(tensor, nest.runs[0].starts[number], *moves)
     return f"{'' if tensor.startswith(RESULTS) else 'const '}float *{pointer} = {place};"
 
 
-def _begin(pointer: str, floats: int) -> str:
-    return f"{pointer} + {floats}" if floats else pointer
+def times(index: str, step: int) -> str:
+    """Return the C expression of a product."""
+    factor = f"({index})" if " " in index else index
+    return index if step == 1 else f"{factor} * {step}"
 
 
-def _times(index: str, step: int) -> str:
-    return index if step == 1 else f"{index} * {step}"
+def added(*terms: str | int) -> str:
+    """Return the C expression of a sum, without terms that are 0."""
+    return " + ".join(str(term) for term in terms if term != 0).replace("+ -", "- ") or "0"
+
+
+def repeated(index: str, size: int, lines: Sequence[str]) -> list[str]:
+    """Return a loop; of a single turn, in which ``index`` must not occur, only what is in it."""
+    return block(f"for (long {index} = 0; {index} < {size}; ++{index})", lines) if size > 1 else [*lines]
 
 
 def element(place: str, step: int, index: str = "i") -> str:
@@ -140,4 +167,4 @@ def element(place: str, step: int, index: str = "i") -> str:
         index: The element.
     """
     base = f"({place})" if " " in place else place
-    return f"{base}[{_times(index, step)}]" if step else f"{base}[0]"
+    return f"{base}[{times(index, step)}]" if step and index != "0" else f"{base}[0]"

@@ -17,8 +17,9 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain
 from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, defined, element, function, signature, walked
-from espalier.compiler.lowering.nests import Access, Run, access, nests
+from espalier.compiler.lowering.loops import added, block, defined, function, signature, walked
+from espalier.compiler.lowering.nests import Run, nests
+from espalier.compiler.lowering.places import Access, access
 from espalier.compiler.lowering.runs import load, store
 
 MOST_ROWS = 14  # of a tile; more hide no more latency
@@ -82,7 +83,7 @@ def lower_matmul(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
             _in_blocks(access(output, node.shape), node.shape, starts * product.columns),
         ]
         helpers += [*(_tile(product, height, number, strip) for number, strip in enumerate(across)), _row_of_tiles(height, across)]
-        lines += walked(nests(*tensors), ("x0", "x1", "y"), partial(_called, height))
+        lines += walked(nests(*tensors, one_by_one=True), ("x0", "x1", "y"), partial(_called, height))
         row += len(starts) * height
     macs = math.prod(node.shape) * product.inner
     return Kernel("matmul", function(signature(2, {}), lines, helpers), macs=macs, detail=f"tile={heights[0]}x{num_vectors * isa.lanes}")
@@ -117,10 +118,9 @@ def _in_blocks(matrices: Access, shape: Sequence[int], starts: np.ndarray) -> Ac
 
 
 def _called(height: int, run: Run, at: Sequence[str]) -> list[str]:
-    """Return the statements that compute a run of blocks of rows."""
-    places = ", ".join(f"&{element(place, step)}" if run.size > 1 else place for place, step in zip(at, run.steps, strict=True))
-    call = f"{NAME}_rows_{height}({places});"
-    return [f"for (long i = 0; i < {run.size}; ++i) {call}" if run.size > 1 else call]
+    """Return the statement that computes a block of rows."""
+    assert run.size == 1
+    return [f"{NAME}_rows_{height}({', '.join(at)});"]
 
 
 def _row_of_tiles(height: int, across: Sequence[Strip]) -> str:
@@ -139,10 +139,10 @@ def _tile(product: Product, height: int, number: int, strip: Strip) -> str:
     count = min(lanes, columns)
     places = [(row, v) for row in range(height) for v in range(len(strip.vectors))]
     lines = [f"es_v {', '.join(f's{row}_{v} = es_zero()' for row, v in places)};"]
-    inside = [f"const es_v b{v} = {load('b', 1, str(start), count, lanes)};" for v, start in enumerate(strip.vectors)]
+    inside = [f"const es_v b{v} = {load('b', 1, str(start or ''), count, lanes)};" for v, start in enumerate(strip.vectors)]
     for row in range(height):
         adds = " ".join(f"s{row}_{v} += value * b{v};" for v in range(len(strip.vectors)))
-        inside.append(f"{{ const es_v value = es_splat(a[{row * inner} + k]); {adds} }}")
+        inside.append(f"{{ const es_v value = es_splat(a[{added(row * inner, 'k')}]); {adds} }}")
     lines += block(f"for (long k = 0; k < {inner}; ++k, b += {columns})", inside)
-    lines += [store("y", f"s{row}_{v}", str(row * columns + strip.vectors[v]), count, lanes) for row, v in places]
+    lines += [store("y", f"s{row}_{v}", str(row * columns + strip.vectors[v] or ""), count, lanes) for row, v in places]
     return defined(f"ES_INLINE void {NAME}_tile_{height}_{number}(const float *a, const float *b, float *y)", lines)

@@ -1,7 +1,7 @@
-"""Loops over tensors in any layout: where each element lies, and the fewest loops that visit all of them.
+"""Loops over tensors in any layout: the fewest that visit all elements of a tensor, and beside them those of others.
 
-The place of an element is a sum of one term an axis, ``Access``. Along most axes neighbours are equally far apart; along the channels of a
-map they are so within a line. ``nests`` cuts such an axis into pieces along which every tensor has one distance, and gives loops over them:
+Along most axes neighbours are equally far apart; along the channels of a map they are so within a line. ``nests`` cuts such an axis into
+pieces along which every tensor has one distance, and gives loops over them:
 
     tensors (1, 40, 7, 9)   map -> map of other borders        map -> row-major
     full lines              2 lines x 7 rows, 144 floats each  2 lines x 7 rows x 16 lanes, 9 floats each
@@ -13,125 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
-from espalier.compiler.layouts import Layout, Map
+from espalier.compiler.lowering.places import Access
 
 LONGEST_PERIOD = 64  # elements after which the pieces of an axis may repeat: lines of two maps out of step repeat after one line
 CHUNK = 1024  # floats of a task where a tensor is one run
-
-
-@dataclass(frozen=True)
-class Fill:
-    """Channels that fill the last line of a map.
-
-    Args:
-        axis: The axis of channels.
-        start: Floats from the first channel to the first of them.
-        size: How many there are.
-    """
-
-    axis: int
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where the elements of a tensor lie in its buffer.
-
-    Args:
-        start: Floats before the first element.
-        terms: For each axis what each index adds, in floats.
-        fill: What follows the last channel; None where nothing does.
-    """
-
-    start: int
-    terms: tuple[np.ndarray, ...]
-    fill: Fill | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the sizes of the axes."""
-        return tuple(len(term) for term in self.terms)
-
-    def places(self) -> np.ndarray:
-        """Return the floats before each element, an array of the tensor's shape."""
-        total = np.full(self.shape, self.start, np.int64)
-        for axis, term in enumerate(self.terms):
-            total += term.reshape([-1 if other == axis else 1 for other in range(len(self.terms))])
-        return total
-
-    def cut(self, axis: int, chosen: slice) -> "Access":
-        """Return part of the tensor; what fills the last line goes with the last channel."""
-        terms = [term[chosen] if other == axis else term for other, term in enumerate(self.terms)]
-        whole = self.fill is None or axis != self.fill.axis or np.array_equal(terms[axis][-1:], self.terms[axis][-1:])
-        return Access(self.start, tuple(terms), self.fill if whole else None)
-
-    def permuted(self, axes: Sequence[int]) -> "Access":
-        """Return the tensor with its axes in another order."""
-        fill = self.fill and replace(self.fill, axis=tuple(axes).index(self.fill.axis))
-        return Access(self.start, tuple(self.terms[axis] for axis in axes), fill)
-
-    def spread(self, shape: Sequence[int]) -> "Access":
-        """Return the tensor repeated to a shape, by PyTorch's rules of broadcasting."""
-        terms = (np.zeros(1, np.int64),) * (len(shape) - len(self.terms)) + self.terms
-        assert all(len(term) in (1, size) for term, size in zip(terms, shape, strict=True))
-        return Access(self.start, tuple(np.resize(term, size) for term, size in zip(terms, shape, strict=True)))
-
-    def first_along(self, axis: int) -> "Access":
-        """Return the elements with index 0 along an axis; what fills the last line goes with the axis of channels."""
-        fill = self.fill if self.fill and self.fill.axis != axis else None
-        return Access(self.start, self.cut(axis, slice(0, 1)).terms, fill)
-
-    def without_fill(self) -> "Access":
-        """Return the elements alone, as who reads them needs them."""
-        return Access(self.start, self.terms)
-
-    def along(self, *axes: int) -> "Access":
-        """Return places of an element's neighbours along some axes, relative to its own."""
-        fill = self.fill and replace(self.fill, axis=axes.index(self.fill.axis)) if self.fill and self.fill.axis in axes else None
-        return Access(0, tuple(self.terms[axis] for axis in axes), fill)
-
-    def with_axes(self, axes: Sequence[int]) -> "Access":
-        """Return the tensor with axes of size 1 put in at those places of the result."""
-        terms, fill = [*self.terms], self.fill
-        for axis in sorted(axes):
-            terms.insert(axis, np.zeros(1, np.int64))
-            fill = replace(fill, axis=fill.axis + 1) if fill and fill.axis >= axis else fill
-        return Access(self.start, tuple(terms), fill)
-
-    def filling(self) -> "Access":
-        """Return the channels that fill the last line, beside every pixel."""
-        assert self.fill is not None
-        channels = self.fill.start + np.arange(self.fill.size)
-        return Access(self.start, tuple(channels if axis == self.fill.axis else term for axis, term in enumerate(self.terms)))
-
-
-def access(layout: Layout, shape: Sequence[int], *, whole: bool = False) -> Access:
-    """Return where the elements of a tensor lie.
-
-    Args:
-        layout: Its layout.
-        shape: Its logical shape.
-        whole: Whether the channels that fill a map's last line count as channels.
-    """
-    if not isinstance(layout, Map):
-        assert tuple(shape) == layout.shape
-        return Access(0, tuple(np.arange(size) * stride for size, stride in zip(shape, layout.strides, strict=True)))
-    channels = layout.lines * layout.line if whole else layout.channels
-    channel = np.array([layout.channel(number) for number in range(channels)])
-    spatial = layout.strides[5 - len(shape) :]
-    terms = (np.zeros(1, np.int64), channel, *(np.arange(size) * stride for size, stride in zip(shape[2:], spatial, strict=True)))
-    rest = -channels % layout.line
-    return Access(layout.origin, terms, Fill(1, int(channel[-1]) + 1, rest) if rest else None)
-
-
-def stored(value: Tensor, layout: Layout) -> np.ndarray:
-    """Return a buffer of that layout that holds the tensor; zeros elsewhere."""
-    buffer = np.zeros(layout.floats, np.float32)
-    buffer[access(layout, value.shape).places()] = value.detach().numpy()
-    return buffer
 
 
 @dataclass(frozen=True)
@@ -180,18 +66,19 @@ class _Piece:
     run: Run
 
 
-def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
+def nests(*tensors: Access, moves: bool = False, one_by_one: bool = False) -> list[Nest]:
     """Return loops that visit every element of the last tensor once, and beside it those of the others.
 
     Args:
         tensors: The operands, spread to one shape, and the result.
         moves: Whether values are only moved: an operand that cannot be read in the result's order is then read line by line.
+        one_by_one: Whether an element stands for much work: runs become loops, which threads can share.
     """
     *_, result = tensors
     if 0 in result.shape:
         return []
     if not result.shape:
-        return nests(*(tensor.spread((1,)) for tensor in tensors), moves=moves)
+        return nests(*(tensor.spread((1,)) for tensor in tensors))
     inner = innermost(result)
     pieces = [_pieces(np.stack(terms)) for terms in zip(*(tensor.terms for tensor in tensors), strict=True)]
     if result.fill is not None:
@@ -203,7 +90,8 @@ def nests(*tensors: Access, moves: bool = False) -> list[Nest]:
         axes = [axis for piece in outer for axis in (piece.repeated, Axis(piece.run.size, piece.run.steps))]
         for repeated, group in itertools.groupby(pieces[inner], key=lambda piece: piece.repeated):
             runs = [replace(piece.run, starts=_added(starts, piece.run.starts)) for piece in group]
-            found += _chunked(_simplified([*axes, repeated], runs, moves=moves))
+            nest = _simplified([*axes, repeated], runs, moves=moves)
+            found += [_without_run(nest)] if one_by_one else _chunked(nest)
     return found
 
 
@@ -278,6 +166,14 @@ def _joined(axes: list[Axis]) -> list[Axis]:
             axis = Axis(found.pop().size * axis.size, axis.steps)
         found.append(axis)
     return found
+
+
+def _without_run(nest: Nest) -> Nest:
+    """Return the nest with its run as the innermost loop, if it is the only run."""
+    if len(nest.runs) > 1 or nest.runs[0].size == 1:
+        return nest
+    run = nest.runs[0]
+    return Nest((*nest.axes, Axis(run.size, run.steps)), (replace(run, size=1),))
 
 
 def _chunked(nest: Nest) -> list[Nest]:

@@ -12,9 +12,9 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map, Plain, map_of
 from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, function, signature
-from espalier.compiler.lowering.nests import stored
-from espalier.compiler.lowering.rows import Vectors, maps, vectors
+from espalier.compiler.lowering.loops import added, block, defined, function, repeated, signature
+from espalier.compiler.lowering.places import stored
+from espalier.compiler.lowering.rows import Vectors, maps, over_row, vectors
 from espalier.compiler.lowering.runs import filled, helpers, load, store, vectorised
 
 
@@ -36,7 +36,7 @@ def lower_layer_norm(node: Node, inputs: Sequence[Layout], output: Layout, isa: 
         return load("from", 1, index, count, lanes)
 
     def square(index: str, count: int) -> list[str]:
-        return block("", [f"const es_v d = {filled(f'{element(index, count)} - mean', count, lanes, '0.0f')};", "squares += d * d;"])
+        return [f"const es_v d = {filled(f'{element(index, count)} - mean', count, lanes, '0.0f')};", "squares += d * d;"]
 
     def normal(index: str, count: int) -> list[str]:
         value = f"({element(index, count)} - mean) * scale"
@@ -71,7 +71,7 @@ def lower_group_norm(node: Node, inputs: Sequence[Layout], output: Layout, isa: 
     lines_of, groups_of = task // source.line, max(1, task // group)
     num_tasks = -(-source.lines // lines_of)
     each_line = f"for (long l = 0; l < lines; ++l) {NAME}_"
-    place, at = f"x0 + {source.origin} + (first + l) * {source.line_stride}", f"l * {source.line}"
+    place, at = added("x0", source.origin, f"(first + l) * {source.line_stride}"), f"l * {source.line}"
     statements = [
         f"const long first = t * {lines_of}, lines = {_at_most(lines_of, source.lines, 'first')};",
         f"const long groups = {_at_most(groups_of, node['groups'], f't * {groups_of}')};",
@@ -80,8 +80,14 @@ def lower_group_norm(node: Node, inputs: Sequence[Layout], output: Layout, isa: 
         f"{NAME}_share(sums, groups, center);",
         f"{each_line}sums({place}, center + {at}, 2, sums + {at});",
         f"{NAME}_share(sums, groups, variance);",
-        f"{each_line}normal({place}, center + {at}, variance + {at}, weight + (first + l) * {source.line},",
-        f"    bias + (first + l) * {source.line}, y + {result.origin} + (first + l) * {result.line_stride});",
+        *block(
+            "for (long l = 0; l < lines; ++l)",
+            [
+                f"const float *w = weight + (first + l) * {source.line}, *b = bias + (first + l) * {source.line};",
+                f"float *to = {added('y', result.origin, f'(first + l) * {result.line_stride}')};",
+                f"{NAME}_normal({place}, center + {at}, variance + {at}, w, b, to);",
+            ],
+        ),
     ]
     body = [f"es_split({num_tasks}, tid, c->threads, &begin, &end);", *block("for (long t = begin; t < end; ++t)", statements)]
     line = vectors(result, isa)
@@ -101,29 +107,31 @@ def _at_most(size: int, total: int, before: str) -> str:
 
 
 def _sums(source: Map, line: Vectors) -> str:
-    depth, height, width = source.size
-    steps = source.strides
-    return f"""/* For each channel of a line the sum over its pixels of (x - center)^power; power is 1 or 2. */
-ES_INLINE void {NAME}_sums(const float *x, const float *center, int power, float *sums)
-{{
-  for (int lane = 0; lane < {line.line}; lane += ES_LANES) {{
-    const es_v middle = {line.load("center + lane")};
-    es_v sum = es_zero();
-    for (long z = 0; z < {depth}; ++z) {{
-      for (long row = 0; row < {height}; ++row) {{
-        es_v part = es_zero();
-        for (long column = 0; column < {width}; ++column) {{
-          const es_v d = {line.load(f"x + z * {steps[0]} + row * {steps[1]} + column * {steps[2]} + lane")} - middle;
-          if (power == 1) part += d;
-          else part += d * d;
-        }}
-        sum += part;
-      }}
-    }}
-    {line.store("sums + lane", "sum")}
-  }}
-}}
-"""
+    pixel = [f"const es_v d = {_pixel(source, line, 'x')} - middle;", "if (power == 1) part += d;", "else part += d * d;"]
+    pixels = block(f"for (long column = 0; column < {source.size[2]}; ++column)", pixel)
+    lines = [
+        f"const es_v middle = {line.load('center + lane')};",
+        "es_v sum = es_zero();",
+        *_every_row(source, ["es_v part = es_zero();", *pixels, "sum += part;"]),
+        line.store("sums + lane", "sum"),
+    ]
+    head = f"ES_INLINE void {NAME}_sums(const float *x, const float *center, int power, float *sums)"
+    comment = "/* For each channel of a line the sum over its pixels of (x - center)^power; power is 1 or 2. */"
+    return f"{comment}\n{defined(head, line.over(lines))}"
+
+
+def _every_row(source: Map, lines: Sequence[str]) -> list[str]:
+    """Return loops over the rows of a line."""
+    return repeated("z", source.size[0], repeated("row", source.size[1], lines))
+
+
+def _pixel(layout: Map, line: Vectors, tensor: str) -> str:
+    """Return the C expression of a vector of a pixel."""
+    return line.load(_place(layout, tensor))
+
+
+def _place(layout: Map, tensor: str) -> str:
+    return added(tensor, *over_row(layout.size, *layout.strides[:2]), f"column * {layout.line}", "lane")
 
 
 def _share(group: int, source: Map) -> str:
@@ -140,23 +148,13 @@ ES_INLINE void {NAME}_share(const float *sums, long groups, float *means)
 
 
 def _normal(source: Map, result: Map, line: Vectors, eps: float) -> str:
-    depth, height, width = source.size
-    before, after = source.strides, result.strides
-    return f"""/* (x - center) / sqrt(variance + eps) * weight + bias for a line. */
-ES_INLINE void {NAME}_normal(const float *x, const float *center, const float *variance, const float *weight, const float *bias, float *y)
-{{
-  for (int lane = 0; lane < {line.line}; lane += ES_LANES) {{
-    const es_v middle = {line.load("center + lane")}, shift = {line.load("bias + lane")};
-    const es_v scale = {line.load("weight + lane")} / es_sqrt({line.load("variance + lane")} + {literal(eps)});
-    for (long z = 0; z < {depth}; ++z) {{
-      for (long row = 0; row < {height}; ++row) {{
-        const float *from = x + z * {before[0]} + row * {before[1]} + lane;
-        float *to = y + z * {after[0]} + row * {after[1]} + lane;
-        for (long column = 0; column < {width}; ++column) {{
-          {line.store(f"to + column * {after[2]}", f"({line.load(f'from + column * {before[2]}')} - middle) * scale + shift")}
-        }}
-      }}
-    }}
-  }}
-}}
-"""
+    value = f"({_pixel(source, line, 'x')} - middle) * scale + shift"
+    pixels = block(f"for (long column = 0; column < {source.size[2]}; ++column)", [line.store(_place(result, "y"), value)])
+    lines = [
+        f"const es_v middle = {line.load('center + lane')}, shift = {line.load('bias + lane')};",
+        f"const es_v scale = {line.load('weight + lane')} / es_sqrt({line.load('variance + lane')} + {literal(eps)});",
+        *_every_row(source, pixels),
+    ]
+    given = ("x", "center", "variance", "weight", "bias")
+    head = f"ES_INLINE void {NAME}_normal({', '.join(f'const float *{name}' for name in given)}, float *y)"
+    return f"/* (x - center) / sqrt(variance + eps) * weight + bias for a line. */\n{defined(head, line.over(lines))}"

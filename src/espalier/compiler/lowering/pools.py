@@ -4,22 +4,21 @@ Windows are clamped to the map, so that no border is read as a value. Those that
 A NaN among other numbers may get lost in a maximum.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map
 from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, defined, function, signature
-from espalier.compiler.lowering.rows import Triple, Vectors, Window, cleared, maps, over_rows, result_row, vectors, window
+from espalier.compiler.lowering.loops import added, block, defined, either, function, signature, times
+from espalier.compiler.lowering.rows import Vectors, Window, cleared, maps, over_rows, result_row, vectors, window
 
 MOST_TAPS = 27  # written out
-AXES = ("z", "row", "column")
-LIMITS = "long z_first, z_last, row_first, row_last, column_first, column_last"
-GIVEN = "z_first, z_last, row_first, row_last, column_first, column_last"
-COUNT = "(float)((z_last - z_first) * (row_last - row_first) * (column_last - column_first))"
+INDICES = ("z", "row", "column")
 
 TAPS = f"""/* The taps [*first, *last) of a window from pixel `start` on that lie on a map's `size` pixels. */
 ES_INLINE void {NAME}_taps(long start, long size, long kernel, long dilation, long *first, long *last)
@@ -29,7 +28,7 @@ ES_INLINE void {NAME}_taps(long start, long size, long kernel, long dilation, lo
   *last = behind < kernel ? behind : kernel;
 }}
 """
-BINS = f"""/* The pixels [*first, *last) of `size` whose average is number `number` of `count`. */
+BIN = f"""/* The pixels [*first, *last) of `size` whose average is number `number` of `count`. */
 ES_INLINE void {NAME}_bin(long number, long count, long size, long *first, long *last)
 {{
   *first = number * size / count;
@@ -38,94 +37,158 @@ ES_INLINE void {NAME}_bin(long number, long count, long size, long *first, long 
 """
 
 
+@dataclass(frozen=True)
+class Pool:
+    """What all pools share: the maximum or the sum of part of a window.
+
+    Args:
+        source: The input.
+        result: The output.
+        line: Their lines in vectors.
+        steps: Floats between neighbouring taps along D, H and W.
+        axes: Which of these there is anything to pool along.
+        is_max: Whether the maximum is asked for.
+    """
+
+    source: Map
+    result: Map
+    line: Vectors
+    steps: tuple[int, ...]
+    axes: tuple[int, ...]
+    is_max: bool
+
+    @property
+    def indices(self) -> list[str]:
+        """Return the names of these axes."""
+        return [INDICES[axis] for axis in self.axes]
+
+    @property
+    def limits(self) -> list[str]:
+        """Return the names of the first tap along each axis, and of the one behind the last."""
+        return [f"{index}_{side}" for index in self.indices for side in ("first", "last")]
+
+    @property
+    def count(self) -> str:
+        """Return the C expression of the number of taps between the limits."""
+        return f"(float)({' * '.join(f'({index}_last - {index}_first)' for index in self.indices)})"
+
+    def called(self, at: str) -> str:
+        """Return the C expression of the maximum or sum between the limits, of the window that begins ``at`` floats behind ``from``."""
+        return f"{NAME}_window({', '.join(['from', at, *self.limits])})"
+
+    def window(self) -> str:
+        """Return the C function of the maximum or sum between some limits."""
+        place = added("at", *(times(index, self.steps[axis]) for axis, index in zip(self.axes, self.indices, strict=True)))
+        lines = [f"value = {self.joined(f'x + ({place})')};"]
+        for index in reversed(self.indices):
+            lines = block(f"for (long {index} = {index}_first; {index} < {index}_last; ++{index})", lines)
+        lines = [f"es_v value = es_splat({literal(-math.inf if self.is_max else 0.0)});", *lines, "return value;"]
+        return defined(
+            f"ES_INLINE es_v {NAME}_window(const float *x, long at, {', '.join(f'long {limit}' for limit in self.limits)})", lines
+        )
+
+    def joined(self, place: str) -> str:
+        """Return the C expression of ``value`` with one more tap."""
+        tap = self.line.load(place)
+        return f"es_max(value, {tap})" if self.is_max else f"value + {tap}"
+
+    def pixel(self, value: str) -> str:
+        """Return the statement that writes a pixel of the result."""
+        return self.line.store(f"to + column * {self.result.line} + lane", value)
+
+    def row(self, before: Sequence[str], column: Sequence[str]) -> list[str]:
+        """Return the statements of a row of the result.
+
+        Args:
+            before: What is the same for all its pixels.
+            column: The statements of one pixel.
+        """
+        return [
+            f"long {', '.join(self.limits)};",
+            *before,
+            f"const float *from = {added('x0', self.source.origin, f'line * {self.source.line_stride}')};",
+            result_row(self.result),
+            *block(f"for (long column = 0; column < {self.result.size[2]}; ++column)", column),
+        ]
+
+
 def lower_max_pool(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel of a maximum over windows."""
     del graph
-    source, result = maps(node, *inputs, output)
-    return _pool(node, source, result, vectors(result, isa), is_max=True)
+    return _pool(node, inputs, output, isa, edge="", whole="")
 
 
 def lower_avg_pool(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel of an average over windows."""
     del graph
-    source, result = maps(node, *inputs, output)
-    return _pool(node, source, result, vectors(result, isa), is_max=False)
+    whole = f" * {literal(1 / math.prod(node['kernel']))}"
+    return _pool(node, inputs, output, isa, edge=whole if node["count_padding"] else None, whole=whole)
 
 
 def lower_adaptive_avg_pool(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
     """Return the kernel of an average over bins of nearly equal size."""
     del graph
     source, result = maps(node, *inputs, output)
-    line = vectors(result, isa)
-    bins = [
-        f"{NAME}_bin({axis}, {count}, {size}, &{axis}_first, &{axis}_last);"
-        for axis, count, size in zip(AXES, result.size, source.size, strict=True)
-    ]
-    average = line.store(f"to + column * {result.line} + lane", f"{NAME}_window(from, lane, {GIVEN}) / {COUNT}")
-    rows = [
-        f"{LIMITS};",
-        *bins[:2],
-        f"const float *from = x0 + {source.origin} + line * {source.line_stride};",
-        result_row(result),
-        *block(f"for (long column = 0; column < {result.size[2]}; ++column)", [bins[2], *line.over([average])]),
-    ]
-    helpers = [BINS, _window(source, (1, 1, 1), line, is_max=False)]
-    return Kernel("pool", function(signature(1, {}), over_rows(result, rows), helpers))
+    axes = tuple(axis for axis in range(3) if axis == 2 or source.size[axis] > 1 or result.size[axis] > 1)
+    pool = Pool(source, result, vectors(result, isa), source.strides, axes, is_max=False)
+    bins = []
+    for axis, index in zip(pool.axes, pool.indices, strict=True):
+        number = index if axis == 2 or result.size[axis] > 1 else "0"
+        bins.append(f"{NAME}_bin({number}, {result.size[axis]}, {source.size[axis]}, &{index}_first, &{index}_last);")
+    average = pool.line.over([pool.pixel(f"{pool.called('lane')} / {pool.count}")])
+    row = pool.row(bins[:-1], [bins[-1], *average])
+    return Kernel("pool", function(signature(1, {}), over_rows(result, row), [BIN, pool.window()]))
 
 
-def _pool(node: Node, source: Map, result: Map, line: Vectors, *, is_max: bool) -> Kernel:
-    view = window(node, node["kernel"])
-    num_taps = math.prod(view.kernel)
-    if is_max:
-        edge = whole = ""
-    else:
-        whole = f" * {literal(1 / num_taps)}"
-        edge = whole if node["count_padding"] else f" / {COUNT}"
-    helpers = [TAPS, _window(source, view.dilation, line, is_max=is_max), _inside(source, view, line, is_max=is_max)]
-    lines = over_rows(result, _rows(view, source, result, line, edge, whole))
-    return Kernel("pool", function(signature(1, {}), lines, helpers), detail="x".join(map(str, node["kernel"])))
-
-
-def _rows(view: Window, source: Map, result: Map, line: Vectors, edge: str, whole: str) -> list[str]:
-    """Return statements that compute a row of the result.
+def _pool(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, *, edge: str | None, whole: str) -> Kernel:
+    """Return the kernel of a pool over windows.
 
     Args:
-        view: The windows.
-        source: The input.
-        result: The output.
-        line: Its lines in vectors.
-        edge: What C does to the sum or maximum of a clamped window, such as `` / 4.0f``.
-        whole: The same of a window wholly inside.
+        node: The pool.
+        inputs: Layout of its input.
+        output: Layout of its result.
+        isa: Instruction set.
+        edge: What C does to the maximum or sum of a clamped window; None divides it by the number of its taps.
+        whole: The same of a window that lies inside.
     """
-    (depth, height, width), (_, _, first) = view.kernel, [-(-before // step) for before, step in zip(view.before, view.stride, strict=True)]
-    last = (source.size[2] - 1 - (width - 1) * view.dilation[2] + view.before[2]) // view.stride[2]
-    starts = [f"{axis} * {step} - {before}" for axis, step, before in zip(AXES, view.stride, view.before, strict=True)]
-    taps = [
-        f"{NAME}_taps({axis}_start, {size}, {kernel}, {dilation}, &{axis}_first, &{axis}_last);"
-        for axis, size, kernel, dilation in zip(AXES, source.size, view.kernel, view.dilation, strict=True)
+    source, result = maps(node, *inputs, output)
+    view = window(node, node["kernel"])
+    trivial = zip(source.size, result.size, view.kernel, view.before, strict=True)
+    axes = tuple(axis for axis, sizes in enumerate(trivial) if axis == 2 or sizes != (1, 1, 1, 0))
+    steps = tuple(dilation * stride for dilation, stride in zip(view.dilation, source.strides, strict=True))
+    pool = Pool(source, result, vectors(result, isa), steps, axes, is_max=node.op == "max_pool")
+    lines = _rows(pool, view, f" / {pool.count}" if edge is None else edge, whole)
+    text = function(signature(1, {}), over_rows(result, lines), [TAPS, pool.window(), _inside(pool, view)])
+    return Kernel("pool", text, detail="x".join(map(str, node["kernel"])))
+
+
+def _rows(pool: Pool, view: Window, edge: str, whole: str) -> list[str]:
+    """Return the statements of a row of the result, windows inside the map apart from the others."""
+    source, result = pool.source, pool.result
+    starts, taps, places = [], [], []
+    for axis, index in zip(pool.axes, pool.indices, strict=True):
+        moves = [times(index, view.stride[axis])] if axis == 2 or result.size[axis] > 1 else []
+        starts.append(f"const long {index}_start = {added(*moves, -view.before[axis])};")
+        sizes = f"{source.size[axis]}, {view.kernel[axis]}, {view.dilation[axis]}"
+        taps.append(f"{NAME}_taps({index}_start, {sizes}, &{index}_first, &{index}_last);")
+        places.append(times(f"{index}_start", source.strides[axis]))
+    complete = [f"{index}_last - {index}_first == {view.kernel[axis]}" for axis, index in zip(pool.axes, pool.indices, strict=True)]
+    first, last = _inner_columns(source, view)
+    inside = pool.line.over([pool.pixel(f"{NAME}_inside(from + at + lane){whole}")])
+    clamped = [taps[-1], *pool.line.over([pool.pixel(f"{pool.called('at + lane')}{edge}")])]
+    column = [
+        starts[-1],
+        f"const long at = {added(*places)};",
+        *either(" && ".join([*complete[:-1], f"column >= {first}", f"column <= {last}"]), inside, clamped),
     ]
-    place = " + ".join(f"{axis}_start * {stride}" for axis, stride in zip(AXES, source.strides, strict=True))
-    to = f"to + column * {result.line} + lane"
-    inside = line.over([line.store(to, f"{NAME}_inside(from + at + lane){whole}")])
-    clamped = [taps[2], *line.over([line.store(to, f"{NAME}_window(from, at + lane, {GIVEN}){edge}")])]
-    return [
-        f"{LIMITS};",
-        f"const long z_start = {starts[0]}, row_start = {starts[1]};",
-        *taps[:2],
-        f"const int all_rows = z_last - z_first == {depth} && row_last - row_first == {height};",
-        f"const float *from = x0 + {source.origin} + line * {source.line_stride};",
-        result_row(result),
-        *block(
-            f"for (long column = 0; column < {result.size[2]}; ++column)",
-            [
-                f"const long column_start = {starts[2]};",
-                f"const long at = {place};",
-                *block(f"if (all_rows && column >= {first} && column <= {last})", inside),
-                *block("else", clamped),
-            ],
-        ),
-        *cleared(result, keeps_zero=not _may_be_empty(view, source, result)),
-    ]
+    return [*pool.row([*starts[:-1], *taps[:-1]], column), *cleared(result, keeps_zero=not _may_be_empty(view, source, result))]
+
+
+def _inner_columns(source: Map, view: Window) -> tuple[int, int]:
+    """Return the first and the last column of the result whose window does not leave the map along W."""
+    before, stride = view.before[2], view.stride[2]
+    reach = (view.kernel[2] - 1) * view.dilation[2]
+    return -(-before // stride), (source.size[2] - 1 - reach + before) // stride
 
 
 def _may_be_empty(view: Window, source: Map, result: Map) -> bool:
@@ -138,31 +201,14 @@ def _may_be_empty(view: Window, source: Map, result: Map) -> bool:
     return False
 
 
-def _joined(first: str, second: str, *, is_max: bool) -> str:
-    return f"es_max({first}, {second})" if is_max else f"{first} + {second}"
-
-
-def _window(source: Map, dilation: Triple, line: Vectors, *, is_max: bool) -> str:
-    """Return the C function of the maximum or sum of some taps of the window that begins at ``x + at``."""
-    steps = [apart * stride for apart, stride in zip(dilation, source.strides, strict=True)]
-    tap = line.load(f"x + (at + z * {steps[0]} + row * {steps[1]} + column * {steps[2]})")
-    lines = [f"value = {_joined('value', tap, is_max=is_max)};"]
-    for axis in reversed(AXES):
-        lines = block(f"for (long {axis} = {axis}_first; {axis} < {axis}_last; ++{axis})", lines)
-    body = [f"es_v value = es_splat({literal(-math.inf if is_max else 0.0)});", *lines, "return value;"]
-    return defined(f"ES_INLINE es_v {NAME}_window(const float *x, long at, {LIMITS.replace(', ', ', long ')})", body)
-
-
-def _inside(source: Map, view: Window, line: Vectors, *, is_max: bool) -> str:
+def _inside(pool: Pool, view: Window) -> str:
     """Return the C function of the maximum or sum of all taps, written out where they are few."""
-    depth, height, width = view.kernel
     if math.prod(view.kernel) > MOST_TAPS:
-        body = [f"return {NAME}_window(x, 0, 0, {depth}, 0, {height}, 0, {width});"]
+        limits = ", ".join(f"0, {view.kernel[axis]}" for axis in pool.axes)
+        lines = [f"return {NAME}_window(x, 0, {limits});"]
     else:
-        steps = [apart * stride for apart, stride in zip(view.dilation, source.strides, strict=True)]
-        places = [
-            z * steps[0] + row * steps[1] + column * steps[2] for z in range(depth) for row in range(height) for column in range(width)
-        ]
-        first, *others = (line.load(f"x + {place}") for place in places)
-        body = [f"es_v value = {first};", *(f"value = {_joined('value', tap, is_max=is_max)};" for tap in others), "return value;"]
-    return defined(f"ES_INLINE es_v {NAME}_inside(const float *x)", body)
+        taps = itertools.product(*(range(size) for size in view.kernel))
+        first, *others = (sum(number * step for number, step in zip(tap, pool.steps, strict=True)) for tap in taps)
+        joined = [f"value = {pool.joined(added('x', place))};" for place in others]
+        lines = [f"es_v value = {pool.line.load(added('x', first))};", *joined, "return value;"]
+    return defined(f"ES_INLINE es_v {NAME}_inside(const float *x)", lines)

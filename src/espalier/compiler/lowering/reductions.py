@@ -12,8 +12,9 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map
 from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
-from espalier.compiler.lowering.loops import block, defined, element, function, signature, visited, walked, zeroed
-from espalier.compiler.lowering.nests import Access, Nest, Run, access, innermost, nests
+from espalier.compiler.lowering.loops import added, block, defined, element, function, signature, visited, walked, zeroed
+from espalier.compiler.lowering.nests import Nest, Run, innermost, nests
+from espalier.compiler.lowering.places import Access, access
 from espalier.compiler.lowering.runs import filled, helpers, load, moved, store, vectorised
 
 PARTIAL_SUMS = ("s0", "s1", "s2", "s3")  # additions that need not wait for one another
@@ -32,7 +33,7 @@ def lower_mean(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
     scale = literal(1 / math.prod(shape[axis] for axis in axes))
     if innermost(source) in axes:
         text = _sum_along(joined, isa.lanes)
-        body = walked(nests(kept, result), ("x0", "y"), lambda run, at: _means_along(run, at, scale))
+        body = walked(nests(kept, result, one_by_one=True), ("x0", "y"), lambda run, at: _means_along(run, at, scale))
     else:
         text = _sums_beside(joined)
         body = walked(nests(kept, result), ("x0", "y"), lambda run, at: _means_beside(run, at, scale, isa.lanes))
@@ -47,10 +48,10 @@ def _keeps_lines(source: Layout, output: Layout, axes: Sequence[int]) -> bool:
 def _sum_along(joined: Sequence[Nest], lanes: int) -> str:
     """Return the C function of the sum of all that is joined from ``x`` on."""
 
-    def added(run: Run, at: Sequence[str]) -> list[str]:
+    def summed(run: Run, at: Sequence[str]) -> list[str]:
         return vectorised(run.size, lanes, lambda index, count: [f"sum += {load(at[0], run.steps[0], index, count, lanes)};"])
 
-    lines = ["es_v sum = es_zero();", *visited(joined, ["x"], ["part"], added), "return es_sum(sum);"]
+    lines = ["es_v sum = es_zero();", *visited(joined, ["x"], ["part"], summed), "return es_sum(sum);"]
     return defined(f"ES_INLINE float {NAME}_sum(const float *x)", lines)
 
 
@@ -58,14 +59,15 @@ def _means_along(run: Run, at: Sequence[str], scale: str) -> list[str]:
     """Return the statements of a run of means, one after the other."""
     if run.fills:
         return zeroed(run, at)
-    places = [element(place, step) for place, step in zip(at, run.steps, strict=True)]
-    return [f"for (int i = 0; i < {run.size}; ++i) {places[1]} = {NAME}_sum(&{places[0]}) * {scale};"]
+    source, result = (element(place, step, "0" if run.size == 1 else "i") for place, step in zip(at, run.steps, strict=True))
+    mean = f"{result} = {NAME}_sum(&{source}) * {scale};"
+    return [mean if run.size == 1 else f"for (int i = 0; i < {run.size}; ++i) {mean}"]
 
 
 def _sums_beside(joined: Sequence[Nest]) -> str:
     """Return the C function of the sums of all that is joined, for n elements that lie a distance apart from ``x`` on."""
 
-    def added(run: Run, at: Sequence[str]) -> list[str]:
+    def summed(run: Run, at: Sequence[str]) -> list[str]:
         def term(number: int | str) -> str:
             return f"{NAME}_take(&{element(at[0], run.steps[0], str(number))}, apart, n)"
 
@@ -73,7 +75,7 @@ def _sums_beside(joined: Sequence[Nest]) -> str:
         lines = [f"sum += {term(number)};" for number in range(num_whole, run.size)]
         if not num_whole:
             return lines
-        terms = [f"{name} += {term(f'(k + {number})')};" for number, name in enumerate(PARTIAL_SUMS)]
+        terms = [f"{name} += {term(added('k', number))};" for number, name in enumerate(PARTIAL_SUMS)]
         inside = [
             f"es_v {', '.join(f'{name} = es_zero()' for name in PARTIAL_SUMS)};",
             *block(f"for (long k = 0; k < {num_whole}; k += {len(PARTIAL_SUMS)})", terms),
@@ -81,7 +83,7 @@ def _sums_beside(joined: Sequence[Nest]) -> str:
         ]
         return [*lines, *block("", inside)]
 
-    lines = ["es_v sum = es_zero();", *visited(joined, ["x"], ["part"], added), "return sum;"]
+    lines = ["es_v sum = es_zero();", *visited(joined, ["x"], ["part"], summed), "return sum;"]
     return defined(f"ES_INLINE es_v {NAME}_sums(const float *x, long apart, int n)", lines)
 
 
@@ -103,13 +105,13 @@ def lower_softmax(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa
     """Return the kernel of a softmax; the largest element is subtracted first."""
     del graph
     source, result, axis = access(inputs[0], node.shape).without_fill(), access(output, node.shape), node["axis"]
-    kept = nests(source.first_along(axis), result.first_along(axis))
+    kept = source.first_along(axis), result.first_along(axis)
     if innermost(result) == axis:
         text = _softmax_along(source.along(axis), result.along(axis), isa.lanes)
-        body = walked(kept, ("x0", "y"), _rows)
+        body = walked(nests(*kept, one_by_one=True), ("x0", "y"), _rows)
     else:
         text = _softmax_beside(source.along(axis), result.along(axis))
-        body = walked(kept, ("x0", "y"), lambda run, at: _columns(run, at, nests(result.along(axis)), isa.lanes))
+        body = walked(nests(*kept), ("x0", "y"), lambda run, at: _columns(run, at, nests(result.along(axis)), isa.lanes))
     return Kernel("softmax", function(signature(1, {}), body, [*helpers([text]), text]))
 
 
@@ -125,7 +127,7 @@ def _softmax_along(source: Access, result: Access, lanes: int) -> str:
     def exponential(run: Run, at: Sequence[str]) -> list[str]:
         def one(index: str, count: int) -> list[str]:
             value = f"const es_v value = es_exp({read(run, at, index, count)} - high);"
-            return block("", [value, "sum += value;", store(at[1], "value", index, count, lanes)])
+            return [value, "sum += value;", store(at[1], "value", index, count, lanes)]
 
         return vectorised(run.size, lanes, one)
 
@@ -147,8 +149,9 @@ def _softmax_along(source: Access, result: Access, lanes: int) -> str:
 
 
 def _rows(run: Run, at: Sequence[str]) -> list[str]:
+    """Return the statements of a run of softmaxes, one after the other."""
     places = ", ".join(f"&{element(place, step)}" for place, step in zip(at, run.steps, strict=True))
-    return [f"for (int i = 0; i < {run.size}; ++i) {NAME}_row({places});"]
+    return [f"{NAME}_row({', '.join(at)});" if run.size == 1 else f"for (int i = 0; i < {run.size}; ++i) {NAME}_row({places});"]
 
 
 def _softmax_beside(source: Access, result: Access) -> str:

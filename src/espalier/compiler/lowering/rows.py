@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from espalier.compiler.graph import Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map
-from espalier.compiler.lowering.loops import block
+from espalier.compiler.lowering.loops import added, block, times
 
 Triple = tuple[int, int, int]
 
@@ -58,26 +58,42 @@ def vectors(layout: Map, isa: Isa) -> Vectors:
 
 
 def over_rows(result: Map, lines: Sequence[str]) -> list[str]:
-    """Return statements for each row of each line of the result, shared among threads; ``line``, ``z`` and ``row`` say which."""
+    """Return statements for each row of each line of the result, shared among threads.
+
+    ``line``, ``z`` and ``row`` say which; ``z`` and ``row`` are there where the result has more than one.
+    """
     depth, height, _ = result.size
+    indices = [f"line = t / {depth * height}" if depth * height > 1 else "line = t"]
+    if depth > 1:
+        indices.append(f"z = t / {height} % {depth}" if height > 1 else f"z = t % {depth}")
+    if height > 1:
+        indices.append(f"row = t % {height}")
     return [
         f"es_split({result.lines * depth * height}, tid, c->threads, &begin, &end);",
-        *block(
-            "for (long t = begin; t < end; ++t)",
-            [f"const long line = t / {depth * height}, z = t / {height} % {depth}, row = t % {height};", *lines],
-        ),
+        *block("for (long t = begin; t < end; ++t)", [f"const long {', '.join(indices)};", *lines]),
     ]
 
 
 def result_row(result: Map) -> str:
     """Return the declaration of ``to``, the first pixel of a row of the result."""
-    return f"float *to = y + {place(result)};"
+    return f"float *to = {row_of(result, 'y')};"
 
 
-def place(layout: Map, z: str = "z", row: str = "row") -> str:
-    """Return the C expression of the floats to the first pixel of a row of a line."""
+def row_of(layout: Map, tensor: str) -> str:
+    """Return the C expression of the first pixel of the row of ``over_rows`` in a map of the result's size."""
     depth, height, _ = layout.strides
-    return f"{layout.origin} + line * {layout.line_stride} + {z} * {depth} + {row} * {height}"
+    return added(tensor, layout.origin, f"line * {layout.line_stride}", *over_row(layout.size, depth, height))
+
+
+def over_row(size: Triple, depth: int, height: int) -> list[str]:
+    """Return what ``z`` and ``row`` of ``over_rows`` add to a place.
+
+    Args:
+        size: D, H and W of the result.
+        depth: Floats from one z to the next.
+        height: Floats from one row to the next.
+    """
+    return [times(index, step) for index, count, step in (("z", size[0], depth), ("row", size[1], height)) if count > 1]
 
 
 def cleared(result: Map, *, keeps_zero: bool) -> list[str]:

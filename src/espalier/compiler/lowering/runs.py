@@ -60,12 +60,17 @@ def vectorised(size: int, lanes: int, statements: Statements) -> list[str]:
     whole, rest = size // lanes * lanes, size % lanes
     lines: list[str] = []
     if whole == lanes:
-        lines += statements("", lanes)
+        lines += _scoped(statements("", lanes))
     elif whole:
         lines += block(f"for (int i = 0; i < {whole}; i += ES_LANES)", statements("i", lanes))
     if rest:
-        lines += statements(str(whole) if whole else "", rest)
+        lines += _scoped(statements(str(whole) if whole else "", rest))
     return lines
+
+
+def _scoped(lines: Sequence[str]) -> list[str]:
+    """Return statements in braces, where they are several and may declare something."""
+    return block("", lines) if len(lines) > 1 else [*lines]
 
 
 def load(place: str, step: int, index: str, count: int, lanes: int) -> str:

@@ -10,7 +10,7 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map
 from espalier.compiler.lowering.kernel import Kernel
-from espalier.compiler.lowering.loops import block, function, signature
+from espalier.compiler.lowering.loops import added, block, function, signature
 from espalier.compiler.lowering.rows import maps, over_rows, result_row, vectors
 
 
@@ -25,19 +25,21 @@ def lower_upsample(node: Node, inputs: Sequence[Layout], output: Layout, isa: Is
     if node["mode"] == "nearest":
         return _nearest(source, result)
     assert node["mode"] == "bilinear"
-    if source.size[0] != result.size[0]:
+    if source.size[0] > 1 or result.size[0] > 1:
         raise ValueError(f"{node.name} interpolates from {source.size} to {result.size}; there is a kernel for two axes.")
     return _bilinear(source, result, isa, align_corners=node["align_corners"])
 
 
 def _nearest(source: Map, result: Map) -> Kernel:
     arrays = {
-        name: (nearest(before, after) * stride).astype(np.int32)
-        for name, before, after, stride in zip(("z_at", "row_at", "column_at"), source.size, result.size, source.strides, strict=True)
+        f"{index}_at": (nearest(before, after) * stride).astype(np.int32)
+        for index, before, after, stride in zip(("z", "row", "column"), source.size, result.size, source.strides, strict=True)
+        if after > 1 or index == "column"
     }
     copy = f"memcpy(to + column * {result.line}, from + column_at[column], {result.line} * sizeof(float));"
+    moves = [f"{index}_at[{index}]" for index in ("z", "row") if f"{index}_at" in arrays]
     row = [
-        f"const float *from = x0 + {source.origin} + line * {source.line_stride} + z_at[z] + row_at[row];",
+        f"const float *from = {added('x0', source.origin, f'line * {source.line_stride}', *moves)};",
         result_row(result),
         f"for (long column = 0; column < {result.size[2]}; ++column) {copy}",
     ]
@@ -51,6 +53,7 @@ def _bilinear(source: Map, result: Map, isa: Isa, *, align_corners: bool) -> Ker
         arrays[f"{name}_low"] = (low * source.strides[axis]).astype(np.int32)
         arrays[f"{name}_high"] = (high * source.strides[axis]).astype(np.int32)
         arrays[f"{name}_share"] = share
+    number = "row" if result.size[1] > 1 else "0"
     pixel = [
         "const long left = column_low[column] + lane, right = column_high[column] + lane;",
         f"const es_v above = {line.load('upper + left')} * (1.0f - along) + {line.load('upper + right')} * along;",
@@ -58,9 +61,9 @@ def _bilinear(source: Map, result: Map, isa: Isa, *, align_corners: bool) -> Ker
         line.store(f"to + column * {result.line} + lane", "above * (1.0f - down) + below * down"),
     ]
     row = [
-        f"const float *from = x0 + {source.origin} + line * {source.line_stride} + z * {source.strides[0]};",
-        "const float *upper = from + row_low[row], *lower = from + row_high[row];",
-        "const float down = row_share[row];",
+        f"const float *from = {added('x0', source.origin, f'line * {source.line_stride}')};",
+        f"const float *upper = from + row_low[{number}], *lower = from + row_high[{number}];",
+        f"const float down = row_share[{number}];",
         result_row(result),
         *block(
             f"for (long column = 0; column < {result.size[2]}; ++column)", ["const float along = column_share[column];", *line.over(pixel)]
