@@ -119,7 +119,7 @@ def random_subject(
     sets, split = (None, "dense") if rate == 1 else _assigned(name, model.eval(), example, structure, rate)
     if sets is not None:
         hold(model, prune_at_random(model, sets, generator))
-    calibrate(model, torch.randn(2, *example.shape[1:], generator=generator))
+    calibrate(model, example, generator)
     return _subject(name, model, example, "random", split)
 
 

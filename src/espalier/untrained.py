@@ -1,8 +1,8 @@
 """Seeded random weights and masks, for networks of which only the time matters; what they give is labelled ``weights: random``.
 
 Time does not depend on the values, but checking outputs does: a freshly built network has biases of zero, normalisations that change
-nothing and branches that start at zero, behind which a wrong kernel could hide. So these are drawn too, and batch norm takes the statistics
-that the masked network really has, which keeps the activations of deep networks within range.
+nothing and branches that start at zero, behind which a wrong kernel could hide. So these are drawn too, and batch norm is scaled to what
+reaches it in the masked network, which keeps the activations of deep networks within range.
 
 Masks keep groups drawn at random from a whole layer. Blocks of filters then keep unequally many, as they do after a projection, which
 ranks the groups of the whole layer.
@@ -53,19 +53,27 @@ def prune_at_random(model: nn.Module, assignment: Assignment, generator: torch.G
 
 
 @torch.no_grad()
-def calibrate(model: nn.Module, batch: Tensor) -> None:
-    """Give batch normalisations the statistics of a batch, layer after layer; the network is left in evaluation mode."""
+def calibrate(model: nn.Module, example: Tensor, generator: torch.Generator) -> None:
+    """Give each batch normalisation a mean near zero and the mean square of what reaches it; the network is left in evaluation mode.
+
+    The mean is not the one that was seen: ReLUs leave large means with small deviations, and a network that is all differences of those
+    blows up rounding errors a hundredfold, as no trained one does, until a correct engine looks wrong.
+    """
+
+    def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, BATCH_NORMS)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        square_C = inputs[0].square().transpose(0, 1).flatten(1).mean(1)
+        floor = max(LEAST_VARIANCE * float(square_C.mean()), torch.finfo(square_C.dtype).tiny)
+        norm.running_var.copy_(square_C.clamp(min=floor))
+        norm.running_mean.normal_(0.0, BIAS_STD, generator=generator).mul_(norm.running_var.sqrt())
+
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS) and module.running_var is not None]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over the batches, of which there is one
-        norm.train()
-    if norms:
-        model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        assert norm.running_var is not None
-        norm.running_var.clamp_(min=max(LEAST_VARIANCE * float(norm.running_var.mean()), torch.finfo(torch.float32).tiny))
-    model.eval()
+    handles = [norm.register_forward_pre_hook(take) for norm in norms]
+    try:
+        model(example)
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -2,7 +2,8 @@
 
 Whatever slows the machine for a while slows all of them. In a round each engine has one turn: passes that are not timed, until ``SETTLE_S``
 have gone by, and one that is. The untimed ones bring its weights back into the caches, as they would be in a loop of its own, and outlast
-the threads of the engine before, which spin for some milliseconds when their work is done. Who goes first moves on from round to round.
+the threads of the engine before, which spin for a while when their work is done and would take a CPU from it (that more than doubled
+OpenVINO's median behind ONNX Runtime). Who goes first moves on from round to round.
 
 A pass during which the kernel took a CPU away from one of this process's threads is slower for a reason that lies outside the engine:
 a sample is dropped where it saw more involuntary context switches than the median pass of its engine, so that never more than half are.
@@ -30,7 +31,7 @@ from espalier.frames.engines import Run
 from espalier.frames.machine import machine_lock
 from espalier.progress import progress_bar
 
-SETTLE_S = 0.015  # of untimed passes before a timed one; libgomp, which PyTorch uses, spins for 3 to 12 ms
+SETTLE_S = 0.05  # of untimed passes before a timed one; measured: ONNX Runtime's threads spin for 35 ms behind a pass, PyTorch's for 7
 MIN_ROUNDS = 10  # whatever the budget: p10 and p90 need them, half of which may be dropped
 STAT = Path("/proc/stat")
 MOVED = 1.5  # ratio of the fork-join times before and after from which threads are said to have moved

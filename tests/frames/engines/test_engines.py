@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from espalier.frames import engines as package
-from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, named, pytorch_eager
+from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, mnn, named, pytorch_eager
 from espalier.frames.engines import engine as engine_module
+from espalier.frames.engines.mnn import Mnn
 from espalier.frames.engines.onnx_file import onnx_file
 from espalier.frames.engines.openvino import OpenVino
 from espalier.frames.engines.ours import Ours
@@ -55,6 +57,33 @@ def test_outputs_are_pytorchs(name: str, axes: int) -> None:
         assert (run(example) - wanted).abs().max() <= TOLERANCES[engine.precision] * wanted.abs().max()
         example = torch.rand_like(example)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("factor", "levels"), [(1 + 3e-5, [3]), (1 + 8e-5, [3, 2])], ids=["exact", "inexact"])
+def test_mnn_takes_smaller_tiles_where_its_own_lose_too_many_digits(
+    factor: float, levels: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken = []
+
+    def loaded(path: Path, example: Tensor, num_threads: int, level: int) -> package.Run:
+        taken.append(level)
+        return lambda x: x * (factor if level == mnn.WINOGRAD_LEVELS[0] else 1.0)
+
+    monkeypatch.setattr(mnn, "_loaded", loaded)
+    monkeypatch.setattr(mnn, "_converted", lambda source: tmp_path)
+    monkeypatch.setattr(mnn, "onnx_file", lambda model, example: tmp_path)
+    Mnn().prepare(nn.Identity(), torch.ones(1, 2), num_threads=1)
+    assert taken == levels
+
+
+def test_a_network_that_mnn_cannot_convert_says_what_its_converter_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Converter:
+        def mnnconvert(self, words: list[str]) -> None:
+            os.write(1, b"Start\nThese Op Not Support: Flip\n\n")
+
+    monkeypatch.setattr(mnn, "import_module", lambda name: Converter())
+    with pytest.raises(Unable, match="does not take the network: These Op Not Support: Flip"):
+        mnn._converted(tmp_path / "model.onnx")
 
 
 @pytest.mark.slow
