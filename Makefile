@@ -46,13 +46,12 @@ picture: report
 	@test "$$(wc -c < docs/report.png)" -lt 200000 || { echo "docs/report.png is larger than 200 kB" >&2; exit 1; }
 
 # A worker a core. Tests of one file stay together: they share what they train.
-PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
-
 test: env
-	$(PYTEST) -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not gpu"
 
+# One after the other: some of the slow tests measure.
 test-all: env
-	$(PYTEST) -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -q -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: env
 	$(BIN)/ruff check .
