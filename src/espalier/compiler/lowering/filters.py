@@ -20,6 +20,7 @@ from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
+STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
 TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels: two weight loads are about one FMA each
 CLAMPED = (None, "relu", "relu6")  # activations applied in registers
 
@@ -77,6 +78,8 @@ class Choice:
 def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) -> Choice:
     """Return the blocks that should be fastest: fewest multiplications, stored zeros included, over the speed of such blocks.
 
+    Weights that do not stay in L2 come from L3 with the first tile, which takes no less time than they do.
+
     Args:
         layer: The layer.
         isa: Instruction set.
@@ -93,8 +96,10 @@ def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) 
                 continue
             entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
             tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors)
-            slots = tile.slots(size) * (1 + 1.5 / (tile.pixels * vectors))
-            cost = entries * channels * vectors * slots / isa.efficiency[vectors, channels]
+            a_tile = tile.pixels * (1 + 1.5 / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
+            loads = entries * channels * vectors
+            first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
+            cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
             if best is None or cost < best[0]:
                 best = cost, Choice(vectors, channels, tile)
     assert best is not None
@@ -228,9 +233,13 @@ def _pixels(tile: Tile, steps: tuple[int, int, int]) -> tuple[int, ...]:
 
 
 def _split_by_filters(packed: Packed, source: Lines, result: Lines, tile: Tile) -> bool:
-    """Return whether threads share out filters, not pixels: where the weights outweigh the map, each thread should read half of them."""
+    """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map.
+
+    A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half.
+    """
     map_bytes = 4 * source.channels * math.prod(result.size)
-    return packed.num_blocks > 1 and (packed.weights.nbytes > 2 * map_bytes or tile.slots(result.size) // tile.pixels < 4)
+    outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
+    return packed.num_blocks > 1 and (outweigh or tile.slots(result.size) // tile.pixels < 4)
 
 
 def _finish(activation: str | None, loop: Loop, isa: Isa) -> str:

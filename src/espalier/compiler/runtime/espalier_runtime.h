@@ -83,7 +83,7 @@ static inline __attribute__((unused)) void es_split_map(
     *first_line = *first_row = 0;
     *last_line = lines;
     *last_row = rows;
-    if (rows >= 2 * threads || most_rows * lines < most_lines * rows) es_split(rows, tid, threads, first_row, last_row);
+    if (rows >= 4 * threads || most_rows * lines < most_lines * rows) es_split(rows, tid, threads, first_row, last_row);
     else es_split(lines, tid, threads, first_line, last_line);
 }
 
