@@ -178,5 +178,6 @@ def _line(made: Program, number: int) -> Line:
     structure = made.graph.structures.get(key, "dense") if multiplies else ""
     weight = made.graph.constants.get(key)
     positions = int(np.prod(node.shape[2:] if node.op == "conv" else node.shape[:-1], dtype=np.int64))
+    positions *= 4 if node.attributes.get("pool") else 1
     macs_dense = weight.numel() * positions if multiplies and weight is not None else kernel.macs
     return Line(node.source, node.op, node.shape, structure, kernel.template, kernel.detail, kernel.macs, macs_dense)

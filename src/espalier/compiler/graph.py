@@ -14,7 +14,8 @@ from torch import Tensor
 OPS: dict[str, str] = {  # op -> its attributes, and constants behind a bar; ``activation`` is None or what ``unary`` takes
     "input": "index",
     "constant": "| value",
-    "conv": "stride, padding ((before, after) an axis), dilation, groups, activation, residual (bool: last input is added) | weight, bias?",
+    "conv": "stride, padding ((before, after) an axis), dilation, groups, activation, residual (bool: last input is added), "
+    "pool? (bool: what it gives is the maximum over each 2x2 window of H and W) | weight, bias?",
     "linear": "activation, residual | weight (M, K), bias?",
     "affine": "axis | scale (C,), shift (C,)",  # batch norm that found no convolution to fold into
     "unary": "function, and low, high for clamp",

@@ -26,6 +26,7 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         _three([before for before, _ in node["padding"]], 0),
         _three(node["dilation"], 1),
         node.attributes.get("activation"),
+        bool(node.attributes.get("pool")),
     )
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     return lowered(layer, lines(inputs[0]), lines(output), residual, isa)

@@ -48,7 +48,8 @@ class Convolution:
         stride: Along D, H, W.
         padding: Zeros before the first pixel, along D, H, W.
         dilation: Along D, H, W.
-        activation: None, or a function of the ISA header.
+        activation: None, or a function of the ISA header; one of ``CLAMPED`` where it pools.
+        pool: Whether the result is the maximum over each 2x2 window of H and W.
     """
 
     weight: Tensor
@@ -58,6 +59,17 @@ class Convolution:
     padding: tuple[int, int, int]
     dilation: tuple[int, int, int]
     activation: str | None
+    pool: bool = False
+
+    @property
+    def side(self) -> int:
+        """Return how many rows, and columns, each result is the maximum of."""
+        return 2 if self.pool else 1
+
+    def computed(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return D, H and W of what is convolved for a result of ``size``."""
+        depth, height, width = size
+        return depth, height * self.side, width * self.side
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) 
     Args:
         layer: The layer.
         isa: Instruction set.
-        size: D, H, W of the output.
+        size: D, H, W that are computed, before any pool.
         line: Channels of a line of the input.
     """
     shape = tuple(layer.weight.shape)
@@ -95,7 +107,7 @@ def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) 
             if (channels == 3) != (shape[1] == 3) or (line % channels and channels != 3) or channels > shape[1] or shape[1] % channels:
                 continue
             entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors)
+            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
             a_tile = tile.pixels * (1 + 1.5 / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
             loads = entries * channels * vectors
             first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
@@ -117,15 +129,16 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
         isa: Instruction set.
         choice: Knobs; None takes the rule's.
     """
-    choice = choice or choose(layer, isa, result.size, source.line)
+    size = layer.computed(result.size)
+    choice = choice or choose(layer, isa, size, source.line)
     packed = pack(layer.weight, layer.mask, block_filters=choice.vectors * isa.lanes, group_channels=choice.channels)
     bias = torch.zeros(packed.num_blocks * packed.block_filters)
     bias[: len(layer.bias)] = layer.bias.detach()
     body = _function(layer, packed, choice, source, result, residual, isa)
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
-    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile.rows}x{tile.columns}"
-    return Kernel("F", body, arrays, packed.executed * math.prod(result.size), detail)
+    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile.rows}x{tile.columns}" + (" pool=2x2" if layer.pool else "")
+    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -147,7 +160,8 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
     used = used_vectors(result.channels, isa.lanes, choice.vectors)
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
-        outputs=_pixels(tile, result.strides),
+        windows=_windows(tile, layer.side),
+        outputs=_pixels(Tile(tile.rows // layer.side, tile.columns // layer.side), result.strides),
         residuals=() if residual is None else _pixels(tile, residual.strides),
         vectors=choice.vectors,
         stride=choice.vectors,
@@ -167,8 +181,9 @@ def _passes(
 ) -> str:
     """Return the function that takes a thread's tiles through its blocks."""
     tile, filters = choice.tile, packed.block_filters
-    depth, rows, columns = tile.counts(result.size)
-    _, height, width = result.size
+    size = layer.computed(result.size)
+    depth, rows, columns = tile.counts(size)
+    _, height, width = size
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
@@ -182,7 +197,7 @@ def _passes(
     if layer.activation not in CLAMPED:
         vectors = f"p == {packed.num_blocks - 1} ? {last_vectors} : {choice.vectors}"
         call += f"\n        {NAME}_finish(yt + {_block(result, filters)}, {vectors});"
-    if _split_by_filters(packed, source, result, tile):
+    if _split_by_filters(packed, source, size, tile):
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
         split = f"es_split({depth * rows * columns}, tid, c->threads, &begin, &end);"
@@ -200,7 +215,7 @@ def _passes(
       const int64_t y0 = row < {height - tile.rows} ? row : {height - tile.rows};
       const int64_t x0 = column < {width - tile.columns} ? column : {width - tile.columns};
       const float *xt = x + {_at(source, steps)};
-      float *yt = y + {_at(result, result.strides)};
+      float *yt = y + {_at(result, _output_steps(layer, result))};
       {residual_tile}
       for (int64_t p = from; p < to; ++p) {{
         {call}
@@ -214,6 +229,11 @@ def _passes(
 def _input_steps(layer: Convolution, source: Lines) -> tuple[int, int, int]:
     depth, height, width = (stride * step for stride, step in zip(layer.stride, source.strides, strict=True))
     return depth, height, width
+
+
+def _output_steps(layer: Convolution, result: Lines) -> tuple[int, int, int]:
+    depth, height, width = result.strides
+    return depth, height // layer.side, width // layer.side  # whole: tiles begin at multiples of the side
 
 
 def _at(lines: Lines, steps: tuple[int, int, int]) -> str:
@@ -232,14 +252,22 @@ def _pixels(tile: Tile, steps: tuple[int, int, int]) -> tuple[int, ...]:
     return tuple(row * steps[1] + column * steps[2] for row in range(tile.rows) for column in range(tile.columns))
 
 
-def _split_by_filters(packed: Packed, source: Lines, result: Lines, tile: Tile) -> bool:
+def _windows(tile: Tile, side: int) -> tuple[tuple[int, ...], ...]:
+    """Return the pixels of a tile that each of its results is the maximum of."""
+    corners = [(row, column) for row in range(0, tile.rows, side) for column in range(0, tile.columns, side)]
+    return tuple(
+        tuple((row + down) * tile.columns + column + right for down in range(side) for right in range(side)) for row, column in corners
+    )
+
+
+def _split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int], tile: Tile) -> bool:
     """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map.
 
     A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half.
     """
-    map_bytes = 4 * source.channels * math.prod(result.size)
+    map_bytes = 4 * source.channels * math.prod(size)
     outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
-    return packed.num_blocks > 1 and (outweigh or tile.slots(result.size) // tile.pixels < 4)
+    return packed.num_blocks > 1 and (outweigh or tile.slots(size) // tile.pixels < 4)
 
 
 def _finish(activation: str | None, loop: Loop, isa: Isa) -> str:

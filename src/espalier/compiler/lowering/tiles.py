@@ -34,16 +34,19 @@ class Tile:
         return math.prod(self.counts(size)) * self.pixels
 
 
-def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float) -> Tile:
+def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1) -> Tile:
     """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them; ties go to the squarer.
 
     Args:
         size: D, H and W of the map.
         most_pixels: What the registers hold.
         overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
+        step: What rows and columns must be multiples of.
     """
     _, height, width = size
     candidates = [
-        Tile(rows, columns) for rows in range(1, min(height, most_pixels) + 1) for columns in range(1, min(width, most_pixels // rows) + 1)
+        Tile(rows, columns)
+        for rows in range(step, min(height, most_pixels // step) + 1, step)
+        for columns in range(step, min(width, most_pixels // rows) + 1, step)
     ]
     return min(candidates, key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), abs(tile.rows - tile.columns)))
