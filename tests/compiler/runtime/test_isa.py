@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from toy import STRICT
 
+from espalier.compiler.isas import ISAS
 from espalier.compiler.runtime import building
-from espalier.compiler.runtime.toolchain import ARITHMETIC, ISA_FLAGS, compiler
+from espalier.compiler.runtime.toolchain import ARITHMETIC, compiler
 
 INF, NAN = float("inf"), float("nan")
 SPECIALS = [0.0, INF, NAN, 1e-45, 1.2e-38, 3.4e38, 0.625, 3.0, 6.0, 88.7, 88.8, 87.4, 104.5]
@@ -76,7 +77,7 @@ def header(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Header:
         for name in FUNCTIONS
     )
     (folder / "t.c").write_text(f'#include "espalier_isa.h"\n{loops}{REST}')
-    words = [*ARITHMETIC, *ISA_FLAGS[isa], *STRICT, f"-I{building.HERE}", "-fPIC", "-shared", "-nostdlib", "-o", "t.so", "t.c"]
+    words = [*ARITHMETIC, *ISAS[isa].gcc, *STRICT, f"-I{building.HERE}", "-fPIC", "-shared", "-nostdlib", "-o", "t.so", "t.c"]
     compiler().call(words, folder, "t.c")  # -nostdlib: what would call libm does not link
     library = ctypes.CDLL(str(folder / "t.so"))
     library.es_t_sum.restype = library.es_t_max_lane.restype = ctypes.c_float
@@ -177,6 +178,6 @@ def test_aligned_moves(header: Header) -> None:
 
 def test_every_isa_compiles(tmp_path: Path) -> None:
     (tmp_path / "t.c").write_text('#include "espalier_isa.h"\nint es_t(void) { return ES_LANES; }\n')
-    for isa, flags in ISA_FLAGS.items():
-        compiler().call([*ARITHMETIC, *flags, *STRICT, f"-I{building.HERE}", "-c", "t.c", "-o", f"{isa}.o"], tmp_path, "t.c")
-        assert (tmp_path / f"{isa}.o").exists()
+    for isa in ISAS.values():
+        compiler().call([*ARITHMETIC, *isa.gcc, *STRICT, f"-I{building.HERE}", "-c", "t.c", "-o", f"{isa.name}.o"], tmp_path, "t.c")
+        assert (tmp_path / f"{isa.name}.o").exists()

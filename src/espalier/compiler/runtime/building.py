@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from espalier.compiler.runtime.toolchain import FLAGS, ISA_FLAGS, SANITIZERS, BuildError, Compiler, check_isa, compiler
+from espalier.compiler.runtime.toolchain import FLAGS, SANITIZERS, BuildError, Compiler, compiler, known_isa
 from espalier.devices import num_cores
 from espalier.progress import late_bar
 
@@ -82,7 +82,7 @@ def build(
 
     Args:
         sources: File name -> text, or a folder of them; the runtime's files join where they are not among them.
-        isa: Instruction set, a key of ``ISA_FLAGS``.
+        isa: Instruction set, a key of ``ISAS``.
         cache: Folder of the cache; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         flags: More flags for the compiler, such as warnings.
         sanitize: Whether address and undefined-behaviour checks are compiled in; such a library loads only where ASan's is preloaded.
@@ -94,9 +94,8 @@ def build(
         ValueError: There is no C compiler, the instruction set is unknown, or a file's name is none of ours.
         OSError: The cache cannot be written, or its disk is full; nothing is kept.
     """
-    check_isa(isa)
     texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SHIPPED} | emitted_texts(sources)
-    every = (*FLAGS, *ISA_FLAGS[isa], *(SANITIZERS if sanitize else ()), *flags)
+    every = (*FLAGS, *known_isa(isa).gcc, *(SANITIZERS if sanitize else ()), *flags)
     recipe = Recipe(texts, isa, compiler(), every, openmp)
     root = cache or cache_folder()
     entry = root / recipe.digest
