@@ -27,6 +27,7 @@ float es_t_max_lane(const float *a) { return es_max_lane(es_loadu(a)); }
 void es_t_max(const float *a, const float *b, float *out) { es_storeu(out, es_max(es_loadu(a), es_loadu(b))); }
 void es_t_min(const float *a, const float *b, float *out) { es_storeu(out, es_min(es_loadu(a), es_loadu(b))); }
 void es_t_fma(const float *a, const float *b, float *out) { es_storeu(out, es_fma(es_loadu(a), es_loadu(b), es_splat(2.0f))); }
+void es_t_leaky(const float *a, const float *b, float *out) { es_storeu(out, es_leaky_relu(es_loadu(a), *b)); }
 void es_t_first(const float *a, float *out, int n) { es_store_first(out, es_load_first(a, n), n); }
 void es_t_load_first(const float *a, float *out, int n) { es_storeu(out, es_load_first(a, n)); }
 void es_t_aligned(const float *a, float *out) { es_store(out, es_load(a)); }
@@ -134,6 +135,13 @@ def test_maximum_and_minimum_keep_a_nan_of_the_first(header: Header) -> None:
     assert np.isnan(header.two("max", a, b)[2])
     assert np.isnan(header.two("min", a, b)[2])
     assert header.two("max", a, b)[3] == 3
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0, 1.5, -0.5])
+def test_leaky_relu_has_any_slope(header: Header, slope: float) -> None:
+    x = [-2.0, 3.0, INF, NAN, -INF] if header.lanes > 4 else [-2.0, 3.0, INF, NAN]
+    wanted = F.leaky_relu(torch.tensor(x), slope).numpy()
+    assert np.array_equal(header.two("leaky", x, [slope]), wanted[: header.lanes], equal_nan=True)
 
 
 def test_multiply_and_add(header: Header) -> None:

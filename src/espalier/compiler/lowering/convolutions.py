@@ -26,6 +26,7 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         _three([before for before, _ in node["padding"]], 0),
         _three(node["dilation"], 1),
         node.attributes.get("activation"),
+        node.settings,
     )
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     return lowered(layer, lines(inputs[0]), lines(output), residual, isa)
@@ -44,6 +45,7 @@ def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
         (0, 0, 0),
         (1, 1, 1),
         node.attributes.get("activation"),
+        node.settings,
     )
     assert isinstance(output, Plain)
     residual = lines(inputs[1]) if node.attributes.get("residual") else None

@@ -6,7 +6,8 @@ Tiles are the outer loop and blocks the inner one, because the tile's input stay
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from espalier.compiler.bcrc import Packed, needed_entries, pack
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
+from espalier.compiler.lowering.functions import activated
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
@@ -47,7 +49,8 @@ class Convolution:
         stride: Along D, H, W.
         padding: Zeros before the first pixel, along D, H, W.
         dilation: Along D, H, W.
-        activation: None, or a function of the ISA header.
+        activation: None, or one of ``UNARY``.
+        settings: Numbers of the activation, as ``Node.settings`` has them.
     """
 
     weight: Tensor
@@ -57,6 +60,7 @@ class Convolution:
     padding: tuple[int, int, int]
     dilation: tuple[int, int, int]
     activation: str | None
+    settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         residual_step=0 if residual is None else residual.line_stride,
         clamp=layer.activation if layer.activation in CLAMPED else None,
     )
-    loops = [emitted(f"{NAME}_tile", loop, isa), _finish(layer.activation, loop, isa)]
+    loops = [emitted(f"{NAME}_tile", loop, isa), _finish(layer, loop, isa)]
     if used[-1] != choice.vectors:
         loops.append(emitted(f"{NAME}_last", replace(loop, vectors=used[-1]), isa))
     return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, used[-1])])
@@ -233,14 +237,15 @@ def _split_by_filters(packed: Packed, source: Lines, result: Lines, tile: Tile) 
     return packed.num_blocks > 1 and (packed.weights.nbytes > 2 * map_bytes or tile.slots(result.size) // tile.pixels < 4)
 
 
-def _finish(activation: str | None, loop: Loop, isa: Isa) -> str:
+def _finish(layer: Convolution, loop: Loop, isa: Isa) -> str:
     """Return a function that applies an activation to the block that was just stored, while it is in L1; empty where the loop did."""
-    if activation in CLAMPED:
+    if layer.activation in CLAMPED:
         return ""
     places = [loop.place(vector, pixel, isa.lanes) for vector in range(loop.vectors) for pixel in range(len(loop.outputs))]
+    value = activated("es_loadu(y + place[i])", layer.settings, layer.activation)
     return f"""static void {NAME}_finish(float *y, int vectors)
 {{
   static const int32_t place[] = {{{", ".join(map(str, places))}}};
-  for (int i = 0; i < vectors * {len(loop.outputs)}; ++i) es_storeu(y + place[i], es_{activation}(es_loadu(y + place[i])));
+  for (int i = 0; i < vectors * {len(loop.outputs)}; ++i) es_storeu(y + place[i], {value});
 }}
 """
