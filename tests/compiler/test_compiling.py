@@ -73,6 +73,17 @@ def test_a_network_gives_what_pytorch_gives(isa: str, num_threads: int) -> None:
     check(*net(), num_threads=num_threads, isa=isa)
 
 
+@pytest.mark.slow
+def test_pixels_that_two_threads_compute_are_activated_once() -> None:
+    """17 pixels make two tiles of nine: both threads give the one in the middle, and neither may take the other's result for a sum."""
+    torch.manual_seed(0)
+    model, example = nn.Sequential(nn.Conv1d(8, 32, 1), nn.GELU()).eval(), torch.randn(1, 8, 17)
+    with compile_model(model, example, num_threads=2) as compiled:
+        wanted = compiled(example).clone()
+        assert all(torch.equal(compiled(example), wanted) for _ in range(30_000))
+    assert relative_error(wanted, model(example).detach()) < 1e-5
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_a_pruned_network_gives_what_its_masked_form_gives(structure: str) -> None:
     model, example = net()

@@ -33,7 +33,7 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
 
 
 def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
+    """Return the kernel of a linear layer: F over its rows, V where there is one."""
     weight = graph.constants[node.constants["weight"]]
     mask = graph.mask(node)
     filters, channels = weight.shape
@@ -50,7 +50,7 @@ def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
     assert isinstance(output, Plain)
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     source, result = lines(inputs[0]), lines(output)
-    if result.size[2] == 1 or filters % isa.lanes:
+    if result.size[2] == 1:
         return lowered_vector(layer, source, result, residual, isa)
     return lowered(layer, source, result, residual, isa)
 
