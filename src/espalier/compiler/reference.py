@@ -81,8 +81,13 @@ def value_of(graph: Graph, node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def activated(node: Node, x: Tensor, function: str) -> Tensor:
-    """Return a function of ``x``; the bounds of ``clamp`` are attributes of the node."""
-    return x.clamp(node["low"], node["high"]) if function == "clamp" else UNARY[function](x)
+    """Return a function of ``x``; what ``SETTINGS`` names is an attribute of the node."""
+    match function:
+        case "clamp":
+            return x.clamp(node["low"], node["high"])
+        case "leaky_relu":
+            return F.leaky_relu(x, node["slope"])
+    return UNARY[function](x)
 
 
 def borders(padding: Sequence[tuple[int, int]]) -> list[int]:

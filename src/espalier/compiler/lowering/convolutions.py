@@ -26,6 +26,7 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         _three([before for before, _ in node["padding"]], 0),
         _three(node["dilation"], 1),
         node.attributes.get("activation"),
+        node.settings,
         bool(node.attributes.get("pool")),
     )
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
@@ -33,7 +34,7 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
 
 
 def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
+    """Return the kernel of a linear layer: F over its rows, V where there is one."""
     weight = graph.constants[node.constants["weight"]]
     mask = graph.mask(node)
     filters, channels = weight.shape
@@ -45,11 +46,12 @@ def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
         (0, 0, 0),
         (1, 1, 1),
         node.attributes.get("activation"),
+        node.settings,
     )
     assert isinstance(output, Plain)
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     source, result = lines(inputs[0]), lines(output)
-    if result.size[2] == 1 or filters % isa.lanes:
+    if result.size[2] == 1:
         return lowered_vector(layer, source, result, residual, isa)
     return lowered(layer, source, result, residual, isa)
 

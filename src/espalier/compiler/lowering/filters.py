@@ -3,10 +3,13 @@
 Blocks of filters share a list of kept columns (``bcrc.Packed``), so that a pruned layer runs the loop of a dense one over fewer entries.
 Tiles are the outer loop and blocks the inner one, because the tile's input stays in L2 while the blocks pass; blocks whose weights exceed
 ``RESIDENT_BYTES`` are taken in portions, and each portion passes over all tiles.
+
+Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filters, are left to ``filters_finish``.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,7 +17,8 @@ from torch import Tensor
 
 from espalier.compiler.bcrc import Packed, needed_entries, pack
 from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Lines
+from espalier.compiler.layouts import LINE, Lines
+from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.tiles import Tile, best_tile
@@ -48,7 +52,8 @@ class Convolution:
         stride: Along D, H, W.
         padding: Zeros before the first pixel, along D, H, W.
         dilation: Along D, H, W.
-        activation: None, or a function of the ISA header; one of ``CLAMPED`` where it pools.
+        activation: None, or one of ``UNARY``; one of ``CLAMPED`` where it pools.
+        settings: Numbers of the activation, as ``Node.settings`` has them.
         pool: Whether the result is the maximum over each 2x2 window of H and W.
     """
 
@@ -59,6 +64,7 @@ class Convolution:
     padding: tuple[int, int, int]
     dilation: tuple[int, int, int]
     activation: str | None
+    settings: Mapping[str, float] = field(default_factory=dict)
     pool: bool = False
 
     @property
@@ -124,7 +130,7 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     Args:
         layer: What it computes.
         source: Its input.
-        result: Its output; its lines take whole vectors of filters.
+        result: Its output; lines of a map take whole vectors of filters, rows of a plain tensor need not.
         residual: What is added before the activation.
         isa: Instruction set.
         choice: Knobs; None takes the rule's.
@@ -157,7 +163,7 @@ def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
 
 def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:
     tile = choice.tile
-    used = used_vectors(result.channels, isa.lanes, choice.vectors)
+    last_vectors = used_vectors(result.channels, isa.lanes, choice.vectors)[-1]
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
         windows=_windows(tile, layer.side),
@@ -170,43 +176,68 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         residual_step=0 if residual is None else residual.line_stride,
         clamp=layer.activation if layer.activation in CLAMPED else None,
     )
-    loops = [emitted(f"{NAME}_tile", loop, isa), _finish(layer.activation, loop, isa)]
-    if used[-1] != choice.vectors:
-        loops.append(emitted(f"{NAME}_last", replace(loop, vectors=used[-1]), isa))
-    return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, used[-1])])
+    rest = unwhole(result, isa)
+    behind = finish(layer, loop, isa, rest) if layer.activation not in CLAMPED or rest else ""
+    if behind:
+        apart = tuple(pixel * choice.vectors * isa.lanes for pixel in range(tile.pixels))
+        loop = replace(loop, outputs=apart, residuals=(), output_step=LINE, clamp=None)
+    loops = [behind, emitted(f"{NAME}_tile", loop, isa)]
+    if last_vectors != choice.vectors:
+        loops.append(emitted(f"{NAME}_last", replace(loop, vectors=last_vectors), isa))
+    calls = _calls(packed, choice, result, residual, last_vectors, finished=bool(behind), ragged=bool(rest))
+    buffer = f"float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));" if behind else ""
+    return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, calls, buffer)])
+
+
+def _calls(
+    packed: Packed, choice: Choice, result: Lines, residual: Lines | None, last_vectors: int, *, finished: bool, ragged: bool
+) -> list[str]:
+    """Return statements that compute block ``p`` of a tile."""
+    filters, last = packed.block_filters, f"p == {packed.num_blocks - 1}"
+    into = [f"yt + {_block(result, filters)}"]
+    added = [] if residual is None else [f"rt + {_block(residual, filters)}"]
+    weights = f"w + start[p] * INT64_C({choice.channels * filters})"
+    arguments = ["xt", "entry + start[p]", weights, "start[p + 1] - start[p]", f"bias + p * {filters}"]
+    given = ", ".join([*arguments, "sums"] if finished else [*arguments, *into, *added])
+    lines = [f"{NAME}_tile({given});"]
+    if last_vectors != choice.vectors:
+        lines = [f"if ({last}) {NAME}_last({given});", f"else {lines[0]}"]
+    if finished:
+        vectors = f"{last} ? {last_vectors} : {choice.vectors}"
+        lines.append(f"{NAME}_finish({', '.join(['sums', *added, *into, vectors, *([last] if ragged else [])])});")
+    return lines
 
 
 def _passes(
-    layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, last_vectors: int
+    layer: Convolution,
+    packed: Packed,
+    choice: Choice,
+    source: Lines,
+    result: Lines,
+    residual: Lines | None,
+    calls: Sequence[str],
+    buffer: str,
 ) -> str:
     """Return the function that takes a thread's tiles through its blocks."""
-    tile, filters = choice.tile, packed.block_filters
+    tile = choice.tile
     size = layer.computed(result.size)
     depth, rows, columns = tile.counts(size)
     _, height, width = size
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
-    weights = f"w + start[p] * INT64_C({choice.channels * filters})"
-    arguments = f"xt, entry + start[p], {weights}, start[p + 1] - start[p], bias + p * {filters}, yt + {_block(result, filters)}"
-    if residual is not None:
-        arguments += f", rt + {_block(residual, filters)}"
-    call = f"{NAME}_tile({arguments});"
-    if last_vectors != choice.vectors:
-        call = f"if (p == {packed.num_blocks - 1}) {NAME}_last({arguments});\n        else {call}"
-    if layer.activation not in CLAMPED:
-        vectors = f"p == {packed.num_blocks - 1} ? {last_vectors} : {choice.vectors}"
-        call += f"\n        {NAME}_finish(yt + {_block(result, filters)}, {vectors});"
     if _split_by_filters(packed, source, size, tile):
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
         split = f"es_split({depth * rows * columns}, tid, c->threads, &begin, &end);"
+    joined = "\n        ".join(calls)
     portion = max(1, RESIDENT_BYTES * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
     return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{
   int64_t begin = 0, end = {depth * rows * columns}, first = 0, last = {packed.num_blocks};
+  {buffer}
   {split}
   for (int64_t from = first; from < last; from += {portion}) {{
     const int64_t to = from + {portion} < last ? from + {portion} : last;
@@ -218,7 +249,7 @@ def _passes(
       float *yt = y + {_at(result, _output_steps(layer, result))};
       {residual_tile}
       for (int64_t p = from; p < to; ++p) {{
-        {call}
+        {joined}
       }}
     }}
   }}
@@ -268,16 +299,3 @@ def _split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int],
     map_bytes = 4 * source.channels * math.prod(size)
     outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
     return packed.num_blocks > 1 and (outweigh or tile.slots(size) // tile.pixels < 4)
-
-
-def _finish(activation: str | None, loop: Loop, isa: Isa) -> str:
-    """Return a function that applies an activation to the block that was just stored, while it is in L1; empty where the loop did."""
-    if activation in CLAMPED:
-        return ""
-    places = [loop.place(vector, pixel, isa.lanes) for vector in range(loop.vectors) for pixel in range(len(loop.outputs))]
-    return f"""static void {NAME}_finish(float *y, int vectors)
-{{
-  static const int32_t place[] = {{{", ".join(map(str, places))}}};
-  for (int i = 0; i < vectors * {len(loop.outputs)}; ++i) es_storeu(y + place[i], es_{activation}(es_loadu(y + place[i])));
-}}
-"""

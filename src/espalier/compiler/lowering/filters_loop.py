@@ -127,8 +127,8 @@ def _asm(loop: Loop) -> list[str]:
     registers = [[pixel * loop.vectors + v for v in vectors] for pixel, *_ in loop.windows]
     for window in loop.windows:
         for pixel in window[1:]:
-            kept, other = window[0] * loop.vectors, pixel * loop.vectors
-            text += [f"vmaxps %%zmm{other + v}, %%zmm{kept + v}, %%zmm{kept + v}" for v in vectors]
+            first, other = window[0] * loop.vectors, pixel * loop.vectors
+            text += [f"vmaxps %%zmm{other + v}, %%zmm{first + v}, %%zmm{first + v}" for v in vectors]
     if loop.residuals:
         text += [
             f"vaddps {loop.added(v, output, lanes) * 4}(%[r]), %%zmm{number}, %%zmm{number}"
