@@ -7,6 +7,7 @@ Tiles are the outer loop and blocks the inner one, because the tile's input stay
 Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filters, are left to ``filters_finish``.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -143,7 +144,7 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     body = _function(layer, packed, choice, source, result, residual, isa)
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
-    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile.rows}x{tile.columns}" + (" pool=2x2" if layer.pool else "")
+    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
     return Kernel("F", body, arrays, packed.executed * math.prod(size), detail)
 
 
@@ -167,7 +168,7 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
         windows=_windows(tile, layer.side),
-        outputs=_pixels(Tile(tile.rows // layer.side, tile.columns // layer.side), result.strides),
+        outputs=_pixels(replace(tile, rows=tile.rows // layer.side, columns=tile.columns // layer.side), result.strides),
         residuals=() if residual is None else _pixels(tile, residual.strides),
         vectors=choice.vectors,
         stride=choice.vectors,
@@ -221,28 +222,29 @@ def _passes(
     """Return the function that takes a thread's tiles through its blocks."""
     tile = choice.tile
     size = layer.computed(result.size)
-    depth, rows, columns = tile.counts(size)
-    _, height, width = size
+    planes, rows, columns = tile.counts(size)
+    depth, height, width = size
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
     if _split_by_filters(packed, source, size, tile):
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
-        split = f"es_split({depth * rows * columns}, tid, c->threads, &begin, &end);"
+        split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
     joined = "\n        ".join(calls)
     portion = max(1, RESIDENT_BYTES * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
     return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{
-  int64_t begin = 0, end = {depth * rows * columns}, first = 0, last = {packed.num_blocks};
+  int64_t begin = 0, end = {planes * rows * columns}, first = 0, last = {packed.num_blocks};
   {buffer}
   {split}
   for (int64_t from = first; from < last; from += {portion}) {{
     const int64_t to = from + {portion} < last ? from + {portion} : last;
     for (int64_t t = begin; t < end; ++t) {{
-      const int64_t z = t / {rows * columns}, row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};
+      const int64_t plane = t / {rows * columns} * {tile.planes}, z = plane < {depth - tile.planes} ? plane : {depth - tile.planes};
+      const int64_t row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};
       const int64_t y0 = row < {height - tile.rows} ? row : {height - tile.rows};
       const int64_t x0 = column < {width - tile.columns} ? column : {width - tile.columns};
       const float *xt = x + {_at(source, steps)};
@@ -280,14 +282,16 @@ def _block(lines: Lines, filters: int) -> str:
 
 
 def _pixels(tile: Tile, steps: tuple[int, int, int]) -> tuple[int, ...]:
-    return tuple(row * steps[1] + column * steps[2] for row in range(tile.rows) for column in range(tile.columns))
+    ranges = (range(tile.planes), range(tile.rows), range(tile.columns))
+    return tuple(sum(place * step for place, step in zip(pixel, steps, strict=True)) for pixel in itertools.product(*ranges))
 
 
 def _windows(tile: Tile, side: int) -> tuple[tuple[int, ...], ...]:
     """Return the pixels of a tile that each of its results is the maximum of."""
-    corners = [(row, column) for row in range(0, tile.rows, side) for column in range(0, tile.columns, side)]
+    corners = itertools.product(range(tile.planes), range(0, tile.rows, side), range(0, tile.columns, side))
+    inside = [*itertools.product(range(side), range(side))]
     return tuple(
-        tuple((row + down) * tile.columns + column + right for down in range(side) for right in range(side)) for row, column in corners
+        tuple((plane * tile.rows + row + down) * tile.columns + column + right for down, right in inside) for plane, row, column in corners
     )
 
 
