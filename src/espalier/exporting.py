@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from espalier.compiler.compiling import CompiledNetwork
 from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, Info, emitted_info
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
@@ -21,13 +22,13 @@ from espalier.words import sizes
 SEED = 0  # of the sample by which every build is checked
 
 
-def export_c(source: str | Path, out: str | Path, *, shape: Sequence[int] | str | None = None) -> Path:
+def export_c(source: str | Path | CompiledNetwork, out: str | Path, *, shape: Sequence[int] | str | None = None) -> Path:
     """Write a network as a folder that builds with ``make`` and prints a measurement's record; return the folder.
 
     Its program first checks the outputs for a stored sample, here those of the network as this machine compiles it.
 
     Args:
-        source: A run, a packed checkpoint's file, or a folder of emitted C.
+        source: A run, a packed checkpoint's file, a folder of emitted C, or what ``compile`` returned.
         out: Folder to write; new, or empty.
         shape: Of one sample, such as ``3x32x32``, for a checkpoint's file; a run knows its own.
 
@@ -36,6 +37,10 @@ def export_c(source: str | Path, out: str | Path, *, shape: Sequence[int] | str 
             or run it, or ``out`` holds something.
         OSError: The folder cannot be written, or the disk is full.
     """
+    if isinstance(source, CompiledNetwork):
+        with tempfile.TemporaryDirectory() as place:
+            source.write(Path(place))
+            return _written(Path(place), Path(out), None)
     given = sizes(shape, "input", "3x32x32") if isinstance(shape, str) else shape
     if (Path(source) / HEADER).is_file():
         return _written(Path(source), Path(out), None)
