@@ -194,6 +194,7 @@ def lowered_winograd(
     arrays = {"entry": _entries(shape, group), "w": _weights(layer, shape), "bias": bias.numpy()}
     text = "\n".join(
         [
+            "#include <math.h>\n",
             functions(shape.transform),
             _input(layer, shape, source),
             _output(node, shape, result, residual),
