@@ -23,6 +23,7 @@ from espalier.compiler.lowering.winograd_transforms import TRANSFORMS, transform
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
 ACTIVATIONS = (None, None, "relu", "relu6", "silu", "sigmoid", "clamp")
+POINTS = [(sign * one, other) for one, other in ((0.5**0.5, 2**0.5), (2**0.5, 0.5**0.5)) for sign in (1, -1)]  # beside each its companion
 TOLERANCE = 1e-4  # what a compiled network may differ by
 
 
@@ -93,8 +94,8 @@ def test_filters_transformed_in_double_precision_convolve_exactly(size: int) -> 
     into, back = {
         2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], [[1, 1, 1, 0], [0, 1, -1, -1]]),
         4: (
-            [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]],
-            [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+            [[1, 0, -2.5, 0, 1, 0], *([0, -p * q * q, -q * q, p, 1, 0] for p, q in POINTS), [0, 1, 0, -2.5, 0, 1]],
+            [[0.0**power, *(p**power for p, _ in POINTS), 0] for power in range(3)] + [[0, *(p**3 for p, _ in POINTS), 1]],
         ),
     }[size]
     b, a = np.array(into, np.float64), np.array(back, np.float64)

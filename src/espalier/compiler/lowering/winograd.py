@@ -25,7 +25,9 @@ from espalier.compiler.lowering.functions import activated, keeps_zero
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.winograd_transforms import KERNEL, TRANSFORMS, Transform, functions, transformed
 
-SCRATCH_FLOATS = 192 * 1024  # of transformed tiles that stay in L2 beside weights and products
+SCRATCH_FLOATS = 384 * 1024  # of transformed tiles that stay in L2 beside products and weights in passing
+RESIDENT_BYTES = 1024 * 1024  # of weights that stay in L2 as well
+FEW, MANY = 28, 56  # tiles that a thread takes at once: with resident weights, and with weights that each time come from further away
 PAD = LINE  # floats between positions, whose distance would often be a power of two: they would share few sets of the L1 cache
 
 
@@ -163,12 +165,21 @@ def blocks_of(layer: Convolution, result: Lines, isa: Isa, size: int) -> Blocks:
     vectors = 2 if filters > isa.lanes else 1
     most = isa.pixels(vectors)
     group = min(range(1, min(tiles, most) + 1), key=lambda count: (-(-tiles // count) * (count + 1.5), -count))
-    lines = -(-channels // LINE)
-    plane = (size + KERNEL - 1) ** 2 * (lines * group * LINE + PAD)
-    fitting = [planes for planes in range(1, depth_out + 1) if depth_out % planes == 0 and (planes + depth - 1) * plane <= SCRATCH_FLOATS]
-    planes = max(fitting, default=1) if depth > 1 else 1
-    groups = max(1, SCRATCH_FLOATS // ((planes + depth - 1) * plane))
-    return Blocks(size, vectors, group, planes, min(groups, -(-tiles // group) * (depth_out // planes)))
+    plane = (size + KERNEL - 1) ** 2 * (-(-channels // LINE) * group * LINE + PAD)
+    wanted = FEW if weight_bytes(layer, size) <= RESIDENT_BYTES else MANY
+
+    def fits(planes: int, groups: int) -> bool:
+        return groups * (planes + depth - 1) * plane <= SCRATCH_FLOATS and planes * groups * group <= wanted
+
+    divisors = [planes for planes in range(1, depth_out + 1) if depth_out % planes == 0]
+    planes = max((planes for planes in divisors if depth > 1 and fits(planes, 1)), default=1)
+    num_groups = -(-tiles // group) * (depth_out // planes)
+    return Blocks(size, vectors, group, planes, max((groups for groups in range(1, num_groups + 1) if fits(planes, groups)), default=1))
+
+
+def weight_bytes(layer: Convolution, size: int) -> int:
+    """Return the bytes of a layer's weights in the transform domain."""
+    return 4 * TRANSFORMS[size].positions * math.prod(layer.weight.shape[:3])
 
 
 def lowered_winograd(

@@ -2,9 +2,11 @@
 
 An output tile of m x m pixels is ``A' [(G g G') * (B' d B)] A``: of g, a filter of 3x3, of d, (m + 2) x (m + 2) input pixels, and * element
 by element, so that (m + 2)^2 multiplications do for 9 m^2 (Lavin and Gray, CVPR 2016). Sums over channels, and over the planes of a 3-D
-kernel, are formed before A, in the transform domain. Points are 0, 1, -1, infinity, and 2 and -2 where m is 4.
+kernel, are formed before A, in the transform domain. Points are 0, 1, -1 and infinity where m is 2; where it is 4, 0, the square roots of
+1/2 and of 2 with either sign, and infinity, with which rounding costs a third to a fifth of what it does with 1 and 2.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from espalier.compiler.lowering.kernel import NAME
 
 KERNEL = 3
+ROOT = math.sqrt(2)
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,19 @@ TRANSFORMS: dict[int, Transform] = {
     4: Transform(
         4,
         (
-            (1 / 4, 0, 0),
-            (-1 / 6, -1 / 6, -1 / 6),
-            (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6),
-            (1 / 24, -1 / 12, 1 / 6),
+            (1, 0, 0),
+            (-2 / 3, -ROOT / 3, -1 / 3),
+            (-2 / 3, ROOT / 3, -1 / 3),
+            (1 / 6, ROOT / 6, 1 / 3),
+            (1 / 6, -ROOT / 6, 1 / 3),
             (0, 0, 1),
         ),
-        """const es_v e1 = d4 - 4.0f * d2, o1 = d3 - 4.0f * d1, e2 = d4 - d2, o2 = 2.0f * (d3 - d1);
-  const es_v t0 = 4.0f * (d0 - d2) + (d4 - d2), t1 = e1 + o1, t2 = e1 - o1;
-  const es_v t3 = e2 + o2, t4 = e2 - o2, t5 = 4.0f * (d1 - d3) + (d5 - d3);""",
-        """const es_v s1 = t1 + t2, r1 = t1 - t2, s2 = t3 + t4, r2 = t3 - t4;
-  const es_v y0 = t0 + s1 + s2, y1 = r1 + 2.0f * r2, y2 = s1 + 4.0f * s2, y3 = r1 + 8.0f * r2 + t5;""",
+        """const float root = 1.41421356f;
+  const es_v e1 = d4 - 2.0f * d2, o1 = 0.5f * root * (d3 - 2.0f * d1), e2 = d4 - 0.5f * d2, o2 = root * (d3 - 0.5f * d1);
+  const es_v t0 = d0 - 2.5f * d2 + d4, t1 = e1 + o1, t2 = e1 - o1, t3 = e2 + o2, t4 = e2 - o2, t5 = d1 - 2.5f * d3 + d5;""",
+        """const float root = 1.41421356f;
+  const es_v s1 = t1 + t2, r1 = root * (t1 - t2), s2 = t3 + t4, r2 = root * (t3 - t4);
+  const es_v y0 = t0 + s1 + s2, y1 = 0.5f * r1 + r2, y2 = 0.5f * s1 + 2.0f * s2, y3 = 0.25f * r1 + 2.0f * r2 + t5;""",
     ),
 }
 
