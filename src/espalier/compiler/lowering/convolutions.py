@@ -11,6 +11,8 @@ from espalier.compiler.layouts import Layout, Plain, lines
 from espalier.compiler.lowering.filters import Convolution, lowered
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.vectors import lowered_vector
+from espalier.compiler.lowering.winograd import lowered_winograd
+from espalier.compiler.lowering.winograd_rule import winograd_blocks
 
 Triple = tuple[int, int, int]
 
@@ -30,7 +32,10 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         bool(node.attributes.get("pool")),
     )
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
-    return lowered(layer, lines(inputs[0]), lines(output), residual, isa)
+    source, result = lines(inputs[0]), lines(output)
+    if blocks := winograd_blocks(layer, source, result, isa):
+        return lowered_winograd(node, layer, source, result, residual, isa, blocks)
+    return lowered(layer, source, result, residual, isa)
 
 
 def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
