@@ -167,7 +167,6 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
     last_vectors = used_vectors(result.channels, isa.lanes, choice.vectors)[-1]
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
-        windows=_windows(tile, layer.side),
         outputs=_pixels(replace(tile, rows=tile.rows // layer.side, columns=tile.columns // layer.side), result.strides),
         residuals=() if residual is None else _pixels(tile, residual.strides),
         vectors=choice.vectors,
@@ -176,6 +175,7 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         output_step=result.line_stride,
         residual_step=0 if residual is None else residual.line_stride,
         clamp=layer.activation if layer.activation in CLAMPED else None,
+        pooled=_windows(tile, layer.side) if layer.pool else (),
     )
     rest = unwhole(result, isa)
     behind = finish(layer, loop, isa, rest) if layer.activation not in CLAMPED or rest else ""
