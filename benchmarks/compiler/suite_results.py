@@ -1,7 +1,7 @@
 """What the compiler's suites share: entries measured one by one, kept in one JSON file from which a Markdown page is written.
 
-An entry that is there is kept, unless it is asked for again; so a suite that was stopped goes on where it stood, and one entry can be measured
-by itself. Each says where, when and with which versions it was measured.
+An entry that is there is kept, unless it is asked for again; so a suite that was stopped goes on where it stood, and one entry can be
+measured by itself. Each says where, when and with which versions it was measured.
 """
 
 import argparse

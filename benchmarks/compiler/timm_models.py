@@ -3,8 +3,9 @@
     python benchmarks/compiler/timm_models.py                       # 36 networks, minutes each on a busy machine; goes on where it stood
     python benchmarks/compiler/timm_models.py --only resnet18 --again
 
-Each network gets seeded random weights, statistics of batch norm among them, and block-punched masks by magnitude at one rate in all layers
-but the first and grouped convolutions. It is compiled in a process of its own, into an empty cache; a failure keeps its line, with the reason.
+Each network gets seeded random weights, statistics of batch norm among them, and block-punched masks by magnitude at one rate in all
+layers but the first and grouped convolutions. It is compiled in a process of its own, into an empty cache; a failure keeps its line, with
+the reason.
 """
 
 import argparse
@@ -110,7 +111,18 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
     compiles = sum(entry["compiles"] for entry in entries.values())
     matches = sum(entry["matches"] for entry in entries.values())
     rates = ", ".join(dict.fromkeys(f"{entry['rate']:g}x" for entry in entries.values()))
-    head = ("network", "input", "GMAC", "exports", "compiles", "matches", "max. rel. error", "MAC rate", "MACs in sparse kernels", "compile s")
+    head = (
+        "network",
+        "input",
+        "GMAC",
+        "exports",
+        "compiles",
+        "matches",
+        "max. rel. error",
+        "MAC rate",
+        "MACs in sparse kernels",
+        "compile s",
+    )
     reasons = [f"- {name}: {' '.join(line.strip() for line in entry['reason'])}" for name, entry in entries.items() if entry.get("reason")]
     return [
         "# Networks of timm",
@@ -118,10 +130,11 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         *origin(entries),
         "Written by benchmarks/compiler/timm_models.py.",
         "",
-        f"{len(entries)} networks: {compiles} compile without fallback, {matches} match PyTorch (largest difference of an output, relative to",
-        f"the largest output, at most {TOLERANCE:g}). Random weights; block-punched masks, {rates} in every layer but the first and grouped",
-        "convolutions. The share counts dense multiply-adds of layers that run through kernels which skip what is pruned; products of two",
-        "activations (attention) and dense layers are in the whole. Compile seconds are cold, on a machine that was doing other work.",
+        f"{len(entries)} networks: {compiles} compile without fallback, {matches} match PyTorch (largest difference of an output,",
+        f"relative to the largest output, at most {TOLERANCE:g}). Random weights; block-punched masks, {rates} in every layer but the",
+        "first and grouped convolutions. The share counts dense multiply-adds of layers that run through kernels which skip what is",
+        "pruned; products of two activations (attention) and dense layers are in the whole. Compile seconds are cold, on a machine",
+        "that was doing other work.",
         "",
         *table(head, [_row(name, entry) for name, entry in entries.items()]),
         *(["", "What failed:", "", *reasons] if reasons else []),

@@ -197,7 +197,8 @@ def compile_model(
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, or no C compiler.
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, or no C
+            compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")

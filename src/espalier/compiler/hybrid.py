@@ -91,7 +91,7 @@ class HybridNetwork:
         return outputs[0] if len(outputs) == 1 else outputs
 
     def explain(self, *, num_runs: int = 0) -> list[Line]:
-        """Return a line for each kernel and each operator that PyTorch carries out, in order; ``num_runs`` as ``CompiledNetwork`` has it."""
+        """Return a line for each kernel and each operator of PyTorch, in order; ``num_runs`` as ``CompiledNetwork`` has it."""
         taken: dict[fx.Node, float] = {}
         if num_runs:
             watching = _Watching(self.module, _microseconds)
