@@ -1,7 +1,7 @@
 """What ``espalier bench`` gives: one entry an engine, and what follows from them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,8 +55,8 @@ class Entry:
             return cls(engine, version, precision, **facts)  # type: ignore[arg-type]
         kept = len(outcome.kept_ms)
         counts = {"num_runs": kept, "num_dropped": len(outcome.samples) - kept, "switches_p50": outcome.switches_p50}
-        label = {"status": "hybrid", "reason": hybrid} if hybrid else {}
-        return cls(engine, version, precision, *times, outcome.max_rel_error, **label, **counts)  # type: ignore[arg-type]
+        entry = cls(engine, version, precision, *times, outcome.max_rel_error, **counts)  # type: ignore[arg-type]
+        return replace(entry, status="hybrid", reason=hybrid) if hybrid else entry
 
     @property
     def title(self) -> str:

@@ -68,13 +68,15 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
         signature = functional.graph_signature
         tensors = {**functional.state_dict, **functional.constants}
         named = {entry.arg.name: entry for entry in signature.input_specs if entry.kind != InputKind.USER_INPUT}
-        known, parameters = {}, {}
+        known: dict[fx.Node, Any] = {}
+        parameters: dict[str, Tensor] = {}
         for node in functional.graph.nodes:
             if node.op == "placeholder" and node.name in named:
-                held = tensors.get(named[node.name].target)
+                entry = named[node.name]
+                held = tensors.get(str(entry.target))
                 known[node] = held.detach() if isinstance(held, Tensor) else held
-                if named[node.name].kind == InputKind.PARAMETER and isinstance(held, Tensor):
-                    parameters[named[node.name].target] = known[node]
+                if entry.kind == InputKind.PARAMETER and isinstance(held, Tensor):
+                    parameters[str(entry.target)] = known[node]
         asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
         given = [node for node, wanted in zip(functional.graph.output_node().args[0], asked, strict=True) if wanted]
         return Reading(functional.graph_module, known, parameters, given)
