@@ -316,7 +316,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="WORD...",
-            help="model=, rate=, constraint=, threads=, group=, engines=, tune=, seed=, runs=, budget_s=, input=; or a run or file.",
+            help="model=, rate=, constraint=, threads=, group=, engines=, tune=, fallback=, seed=, runs=, budget_s=, input=; a run, file.",
             autocompletion=complete_bench,
         ),
     ],

@@ -6,6 +6,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from espalier.compiler import CompiledNetwork, compile_model
+from espalier.compiler.hybrid import HybridNetwork
 from espalier.interface import frozen
 
 
@@ -15,9 +16,10 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
     *,
     num_threads: int = 1,
     isa: str | None = None,
+    fallback: str | None = None,
     cache: Path | None = None,
     console: Console | None = None,
-) -> CompiledNetwork:
+) -> CompiledNetwork | HybridNetwork:
     """Return ``model`` as native code for one sample, called like a module; what pruning took away costs nothing.
 
     What is pruned is known from the frozen sets of ``prune`` and ``load``; in any other network it is seen by the zeros.
@@ -27,10 +29,13 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
         example: Its argument, a batch of one; its shape holds for the compiled network.
         num_threads: Threads that run it.
         isa: ``avx512``, ``avx2`` or ``generic``; None takes the widest this CPU has.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch and compiles the rest; what comes of it says that it is a
+            hybrid. None refuses such a network.
         cache: Folder of compiled libraries; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown; None shows none.
 
     Raises:
         ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, or there is no C compiler.
     """
-    return compile_model(model, example, num_threads=num_threads, isa=isa, frozen=frozen(model), cache=cache, console=console)
+    sets = frozen(model)
+    return compile_model(model, example, num_threads=num_threads, isa=isa, frozen=sets, fallback=fallback, cache=cache, console=console)

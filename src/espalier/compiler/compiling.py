@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from espalier.compiler.emission import Emitted, emitted
 from espalier.compiler.front import read_model
+from espalier.compiler.graph import Graph
 from espalier.compiler.isas import ISAS, Isa, detect
+from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
 from espalier.compiler.program import Program, program
 from espalier.compiler.runtime.arrays import Array
@@ -23,6 +25,10 @@ from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import write_weights
 from espalier.constraints.assignment import Assignment
 
+if TYPE_CHECKING:
+    from espalier.compiler.hybrid import HybridNetwork
+
+FALLBACKS = (None, "torch")
 PROFILE = ("-DES_PROFILE",)
 
 
@@ -69,10 +75,17 @@ class CompiledNetwork:
         console: Where progress is shown; None shows none.
     """
 
+    hybrid = ""  # what about it is not native code: nothing
+
     def __init__(self, emitted: Emitted, program: Program, *, num_threads: int, cache: Path | None, console: Console | None) -> None:
         self.emitted, self.program, self.num_threads, self.cache = emitted, program, num_threads, cache
         library = build(emitted.files, program.isa.name, cache=cache, console=console)
         self.native = CompiledModel(library, np.frombuffer(emitted.blob, np.uint8), num_threads=num_threads)
+
+    @property
+    def isa(self) -> str:
+        """Return the instruction set it was compiled for."""
+        return self.program.isa.name
 
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
         """Run the network; ``CompiledModel`` says what it takes and raises."""
@@ -126,6 +139,7 @@ class CompiledNetwork:
         return [replace(line, microseconds=1e6 * time) for line, time in zip(lines, taken, strict=True)]
 
 
+@overload
 def compile_model(
     model: nn.Module,
     example: Tensor | tuple[Tensor, ...],
@@ -134,9 +148,39 @@ def compile_model(
     isa: str | None = None,
     dense: bool = False,
     frozen: Assignment | None = None,
+    fallback: None = None,
     cache: Path | None = None,
     console: Console | None = None,
-) -> CompiledNetwork:
+) -> CompiledNetwork: ...
+
+
+@overload
+def compile_model(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    *,
+    num_threads: int = 1,
+    isa: str | None = None,
+    dense: bool = False,
+    frozen: Assignment | None = None,
+    fallback: str | None,
+    cache: Path | None = None,
+    console: Console | None = None,
+) -> "CompiledNetwork | HybridNetwork": ...
+
+
+def compile_model(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    *,
+    num_threads: int = 1,
+    isa: str | None = None,
+    dense: bool = False,
+    frozen: Assignment | None = None,
+    fallback: str | None = None,
+    cache: Path | None = None,
+    console: Console | None = None,
+) -> "CompiledNetwork | HybridNetwork":
     """Return ``model`` as native code for one sample.
 
     Args:
@@ -146,26 +190,47 @@ def compile_model(
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, which makes a ``HybridNetwork`` of a network that holds
+            any; None refuses such a network.
         cache: Folder of compiled libraries; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown after two seconds; None shows none.
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA, a model that cannot be exported, an operator without a kernel for its shapes, or no C compiler.
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, or no C
+            compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
-    made = lowered_model(model, example, isa=ISAS[isa] if isa else detect(), dense=dense, frozen=frozen)
-    return CompiledNetwork(emitted(made), made, num_threads=num_threads, cache=cache, console=console)
+    if fallback not in FALLBACKS:
+        raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
+    target = ISAS[isa] if isa else detect()
+
+    def native(graph: Graph) -> CompiledNetwork:
+        made = _lowered(graph, target, dense=dense)
+        return CompiledNetwork(emitted(made), made, num_threads=num_threads, cache=cache, console=console)
+
+    try:
+        graph = read_model(model, example, frozen=frozen)
+    except MissingOperatorsError:
+        if fallback is None:
+            raise
+        from espalier.compiler.hybrid import with_torch  # noqa: PLC0415  which needs this module
+
+        return with_torch(model, example, native, num_threads=num_threads, frozen=frozen)
+    return native(graph)
 
 
 def lowered_model(
     model: nn.Module, example: Tensor | tuple[Tensor, ...], *, isa: Isa, dense: bool = False, frozen: Assignment | None = None
 ) -> Program:
     """Return the program of ``model``; raises as ``compile_model`` does. Arguments as there."""
-    graph = read_model(model, example, frozen=frozen)
+    return _lowered(read_model(model, example, frozen=frozen), isa, dense=dense)
+
+
+def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)

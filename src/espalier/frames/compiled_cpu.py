@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
+from espalier.compiler.hybrid import LABEL as HYBRID
 from espalier.devices import cpu
 from espalier.frames.machine import machine_lock
 from espalier.record import Measurement
@@ -28,6 +29,8 @@ class CompiledCpu:
         num_runs: Passes timed one by one.
         isa: Instruction set, a key of ``espalier.compiler.isas.ISAS``; None takes the widest this CPU has.
         dense: Compile zeros like other weights: what the same generator makes of the network without its masks.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, and the record's engine is marked as a hybrid; None
+            refuses networks with any.
     """
 
     num_threads: int
@@ -36,6 +39,7 @@ class CompiledCpu:
     num_runs: int
     isa: str | None = None
     dense: bool = False
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size != 1:
@@ -55,8 +59,10 @@ class CompiledCpu:
         Raises:
             ValueError: The compiler lacks an operator of the network, or the machine a C compiler.
         """
-        with compile_model(model, example, num_threads=self.num_threads, isa=self.isa, dense=self.dense) as compiled:
-            isa = compiled.program.isa.name
+        with compile_model(
+            model, example, num_threads=self.num_threads, isa=self.isa, dense=self.dense, fallback=self.fallback
+        ) as compiled:
+            label = f"{compiled.isa} {HYBRID}" if compiled.hybrid else compiled.isa
             out = compiled(example)
             with machine_lock():
                 for _ in range(self.num_warmup):
@@ -72,7 +78,7 @@ class CompiledCpu:
             weights=weights,
             frame="compiled_cpu",
             kind="measured",
-            engine=f"{ENGINES[self.dense]} {isa}",
+            engine=f"{ENGINES[self.dense]} {label}",
             device=cpu().name,
             precision="fp32",
             batch_size=1,
