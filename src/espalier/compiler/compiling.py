@@ -21,6 +21,7 @@ from espalier.compiler.runtime.building import build
 from espalier.compiler.runtime.emitted import WEIGHTS
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import write_weights
+from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
 
 PROFILE = ("-DES_PROFILE",)
@@ -65,18 +66,33 @@ class CompiledNetwork:
         emitted: C files and constants.
         program: What they carry out.
         num_threads: Threads that run it.
+        tuning: What tuning found; None where the rule chose.
         cache: Folder of compiled libraries; None takes the user's.
         console: Where progress is shown; None shows none.
     """
 
-    def __init__(self, emitted: Emitted, program: Program, *, num_threads: int, cache: Path | None, console: Console | None) -> None:
-        self.emitted, self.program, self.num_threads, self.cache = emitted, program, num_threads, cache
+    def __init__(
+        self,
+        emitted: Emitted,
+        program: Program,
+        *,
+        num_threads: int,
+        tuning: Tuning | None = None,
+        cache: Path | None,
+        console: Console | None,
+    ) -> None:
+        self.emitted, self.program, self.num_threads, self.tuning, self.cache = emitted, program, num_threads, tuning, cache
         library = build(emitted.files, program.isa.name, cache=cache, console=console)
         self.native = CompiledModel(library, np.frombuffer(emitted.blob, np.uint8), num_threads=num_threads)
 
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
         """Run the network; ``CompiledModel`` says what it takes and raises."""
         return self.native(*inputs, out=out)
+
+    @property
+    def tuned(self) -> bool:
+        """Return whether a search, now or earlier, had a say in its kernels."""
+        return self.tuning is not None and bool(self.tuning.found)
 
     def fork_join_ns(self) -> float:
         """Return how long handing work to all threads and waiting for them takes."""
@@ -134,6 +150,8 @@ def compile_model(
     isa: str | None = None,
     dense: bool = False,
     frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
     cache: Path | None = None,
     console: Console | None = None,
 ) -> CompiledNetwork:
@@ -146,19 +164,24 @@ def compile_model(
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
-        cache: Folder of compiled libraries; None takes ``ESPALIER_CACHE``, else the user's cache folder.
+        tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
+        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
+        cache: Folder of compiled libraries, and of what tuning found; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown after two seconds; None shows none.
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA, a model that cannot be exported, an operator without a kernel for its shapes, or no C compiler.
+        ValueError: An unknown ISA, a model that cannot be exported, an operator without a kernel for its shapes, a budget below 0, or no C
+            compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
-    made = lowered_model(model, example, isa=ISAS[isa] if isa else detect(), dense=dense, frozen=frozen)
-    return CompiledNetwork(emitted(made), made, num_threads=num_threads, cache=cache, console=console)
+    made, tuning = lowered_model(model, example, isa=ISAS[isa] if isa else detect(), dense=dense, frozen=frozen), None
+    if tune:
+        made, tuning = tuned(made, num_threads=num_threads, budget_s=tune_budget_s, cache=cache, console=console)
+    return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
 
 
 def lowered_model(

@@ -7,18 +7,40 @@ from torch import Tensor
 
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Layout, Plain, lines
-from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.layouts import Layout, Lines, Plain, lines
+from espalier.compiler.lowering.filters import Choice, Convolution, lowered
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.vectors import lowered_vector
 
 Triple = tuple[int, int, int]
 
 
-def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a convolution, groups included."""
+def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
+    """Return the kernel of a convolution, groups included; without a choice of knobs the rule's."""
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    return lowered(conv_layer(node, graph), lines(inputs[0]), lines(output), residual, isa, choice)
+
+
+def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
+    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
+    assert isinstance(output, Plain)
+    layer = linear_layer(node, graph)
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    source, result = lines(inputs[0]), lines(output)
+    if one_row_at_a_time(result, isa):
+        return lowered_vector(layer, source, result, residual, isa)
+    return lowered(layer, source, result, residual, isa, choice)
+
+
+def one_row_at_a_time(result: Lines, isa: Isa) -> bool:
+    """Return whether a linear layer falls to V: it has one row, or rows that do not take whole vectors."""
+    return result.size[2] == 1 or result.channels % isa.lanes != 0
+
+
+def conv_layer(node: Node, graph: Graph) -> Convolution:
+    """Return a convolution in the form of template F."""
     weight, mask = _whole(node, graph)
-    layer = Convolution(
+    return Convolution(
         weight,
         mask,
         _bias(node, graph),
@@ -27,30 +49,21 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         _three(node["dilation"], 1),
         node.attributes.get("activation"),
     )
-    residual = lines(inputs[1]) if node.attributes.get("residual") else None
-    return lowered(layer, lines(inputs[0]), lines(output), residual, isa)
 
 
-def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
-    weight = graph.constants[node.constants["weight"]]
-    mask = graph.mask(node)
-    filters, channels = weight.shape
-    layer = Convolution(
-        weight.reshape(filters, channels, 1, 1, 1),
-        None if mask is None else mask.reshape(filters, channels, 1, 1, 1),
+def linear_layer(node: Node, graph: Graph) -> Convolution:
+    """Return a linear layer in the form of template F: a 1x1 convolution over its rows."""
+    weight, mask = graph.constants[node.constants["weight"]], graph.mask(node)
+    shape = (*weight.shape, 1, 1, 1)
+    return Convolution(
+        weight.reshape(shape),
+        None if mask is None else mask.reshape(shape),
         _bias(node, graph),
         (1, 1, 1),
         (0, 0, 0),
         (1, 1, 1),
         node.attributes.get("activation"),
     )
-    assert isinstance(output, Plain)
-    residual = lines(inputs[1]) if node.attributes.get("residual") else None
-    source, result = lines(inputs[0]), lines(output)
-    if result.size[2] == 1 or filters % isa.lanes:
-        return lowered_vector(layer, source, result, residual, isa)
-    return lowered(layer, source, result, residual, isa)
 
 
 def _whole(node: Node, graph: Graph) -> tuple[Tensor, Tensor | None]:

@@ -20,7 +20,7 @@ class Kernel:
         arrays: Its constants in the order of its arguments; int32 or float32.
         macs: Multiply-adds of one call, stored zeros included.
         detail: What ``explain`` says of it, such as ``gM=32 gN=4 tile=1x14``.
-        barrier_free: Whether a thread reads only what the same thread wrote, given that its inputs were split alike.
+        choice: Its knobs as its template has them, such as ``filters.Choice``; None where there was nothing to choose.
     """
 
     template: str
@@ -28,3 +28,4 @@ class Kernel:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     macs: int = 0
     detail: str = ""
+    choice: object | None = None
