@@ -16,12 +16,14 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from espalier.bench_result import OURS, Bench, Entry
+from espalier.bench_result import OURS, SPARSE, Bench, Entry
+from espalier.compiler import CompiledNetwork, Explanation
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
 from espalier.frames.engines.ours import COMPILER
+from espalier.frames.machine import machine_lock
 from espalier.frames.roofline import Roof, placed
 from espalier.progress import progress_bar
 from espalier.record import Store
@@ -29,7 +31,8 @@ from espalier.subjects import Subject, own_subject, random_subject, run_subject
 from espalier.words import sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
-WORDS = ("model", "constraint", "rate", "group", "input", "threads", "precision", "engines", "tune", "seed", "runs", "budget_s")
+EXPLAINED_RUNS = 20  # over which each kernel is timed
+WORDS = ("model", "constraint", "rate", "group", "input", "threads", "precision", "engines", "tune", "explain", "seed", "runs", "budget_s")
 
 
 def bench(
@@ -44,6 +47,7 @@ def bench(
     precision: str = PRECISION,
     engines: Sequence[str] | None = None,
     tune: bool = False,
+    explain: bool = False,
     seed: int = 0,
     num_runs: int = 100,
     budget_s: float = 60.0,
@@ -65,6 +69,7 @@ def bench(
         precision: fp32.
         engines: Who takes part; None takes all.
         tune: Search for the fastest code of ours.
+        explain: Also time every kernel of our sparse code, and say what holds it back.
         seed: Of random weights, masks and inputs.
         num_runs: Passes of each engine, at least 10.
         budget_s: Seconds after which no further round of passes begins, once there have been ten.
@@ -99,18 +104,21 @@ def bench(
     )
     took_part = {engine: Entry.of(engine.name, engine.version(), engine.precision, found.outcomes[engine.name]) for engine in ready}
     entries = took_part | absent
-    roof = roof or _measured_roof(num_threads)
+    with machine_lock():
+        roof = roof or _measured_roof(num_threads)
+        layers = _explained(ready) if explain else None
     return Bench(
         subject=subject,
         rate=rate,
         num_threads=num_threads,
         precision=precision,
-        tuned=tune,
+        tuned=any(getattr(run, "tuned", False) for engine, run in ready.items() if engine.name in OURS),
         seed=seed,
         engines=tuple(entries[engine] for engine in chosen),
         fork_join_ns=found.fork_join_ns,
         moved=found.moved,
         others_cpus=found.others_cpus,
+        layers=layers,
         roofline=None if roof is None else placed(subject.model, subject.inputs[0], roof),
         device=str(cpu()),
         versions={"espalier": version("espalier"), "python": platform.python_version(), "torch": version("torch")},
@@ -147,6 +155,7 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
         precision=given["precision"] or PRECISION,
         engines=None if given["engines"] is None else given["engines"].split(","),
         tune=truth(words, "tune"),
+        explain=truth(words, "explain"),
         seed=whole(words, "seed", 0),
         num_runs=whole(words, "runs", 100),
         budget_s=_number(given["budget_s"], "budget_s") or 60.0,
@@ -200,6 +209,12 @@ def _fork_join(ready: Mapping[Engine, Run]) -> Callable[[], float] | None:
     """Return what measures the fork-join time of our code's threads, where our code took part and can."""
     ours = (run for engine, run in ready.items() if engine.name in OURS)
     return next((run.fork_join_ns for run in ours if callable(getattr(run, "fork_join_ns", None))), None)  # type: ignore[attr-defined]
+
+
+def _explained(ready: Mapping[Engine, Run]) -> Explanation | None:
+    """Return what our sparse code says of its kernels; None where it took no part."""
+    own = next((run for engine, run in ready.items() if engine.name == SPARSE and isinstance(run, CompiledNetwork)), None)
+    return None if own is None else own.explain(num_runs=EXPLAINED_RUNS)
 
 
 def _measured_roof(num_threads: int) -> Roof | None:

@@ -80,5 +80,19 @@ def complete_bench(incomplete: str) -> list[str]:
     if separator:
         options = [path.stem for path in sorted((config_dir() / "constraint").glob("*.yaml"))] if key == "constraint" else []
         return [f"{key}={option}" for option in options if option.startswith(value)]
-    keys = ("model", "rate", "constraint", "threads", "group", "engines", "precision", "tune", "seed", "runs", "budget_s", "input")
+    keys = (
+        "model",
+        "rate",
+        "constraint",
+        "threads",
+        "group",
+        "engines",
+        "precision",
+        "tune",
+        "explain",
+        "seed",
+        "runs",
+        "budget_s",
+        "input",
+    )
     return [f"{name}=" for name in keys if name.startswith(incomplete)] + complete_run(incomplete)

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +11,24 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.emission import Emitted, emitted
+from espalier.compiler.explaining import Explanation, explanation
 from espalier.compiler.front import read_model
 from espalier.compiler.isas import ISAS, Isa, detect
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
 from espalier.compiler.program import Program, program
+from espalier.compiler.reasons import Machine
 from espalier.compiler.runtime.arrays import Array
 from espalier.compiler.runtime.building import build
 from espalier.compiler.runtime.emitted import WEIGHTS
 from espalier.compiler.runtime.loading import CompiledModel
+from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.weights import write_weights
 from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
 
 PROFILE = ("-DES_PROFILE",)
-
-
-@dataclass(frozen=True)
-class Line:
-    """What ``explain`` says of one kernel.
-
-    Args:
-        source: Module path it came from.
-        op: Operator of the graph.
-        shape: Its result.
-        structure: What pruning left of its weight: a label, ``dense``, or nothing where it has none.
-        template: Kernel template.
-        detail: Its knobs.
-        macs: Multiply-adds it carries out, stored zeros included.
-        macs_dense: Those of the dense layer.
-        microseconds: Measured time, barrier included; None where it was not measured.
-    """
-
-    source: str
-    op: str
-    shape: tuple[int, ...]
-    structure: str
-    template: str
-    detail: str
-    macs: int
-    macs_dense: int
-    microseconds: float | None = None
-
-    @property
-    def gflops(self) -> float | None:
-        """Return 1e9 floating-point operations a second, two for a multiply-add; None where nothing was timed or multiplied."""
-        return 2e-3 * self.macs / self.microseconds if self.microseconds and self.macs else None
 
 
 class CompiledNetwork:
@@ -119,27 +91,32 @@ class CompiledNetwork:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def explain(self, *, num_runs: int = 0) -> list[Line]:
-        """Return a line for each kernel, in order.
+    def explain(self, *, num_runs: int = 0) -> Explanation:
+        """Return a line for each kernel, in order; printed, they are a table.
 
         Args:
-            num_runs: Runs over which each kernel is timed, in a build of its own; 0 times nothing.
+            num_runs: Runs over which each kernel is timed, in a build of its own, beside what this machine reaches, which is measured where
+                nobody has; 0 measures nothing.
         """
-        lines = [_line(self.program, number) for number in range(len(self.program.steps))]
-        if not num_runs:
-            return lines
+        isa = self.program.isa.name
+        seconds = self._seconds(num_runs) if num_runs else None
+        reached = (ceilings if num_runs else known_ceilings)(self.num_threads, isa, cache=self.cache)
+        machine = Machine(self.num_threads, l2_bytes(), len(self.emitted.blob), reached)
+        return explanation(self.program, machine, self.tuning.found if self.tuning else {}, seconds)
+
+    def _seconds(self, num_runs: int) -> list[float]:
+        """Return the mean time of each step."""
         library = build(self.emitted.files, self.program.isa.name, cache=self.cache, flags=PROFILE)
         blob = np.frombuffer(self.emitted.blob, np.uint8)
         with CompiledModel(library, blob, num_threads=self.num_threads) as timed:
             inputs = [torch.zeros(port.shape) for port in timed.info.inputs]
-            seconds = (ctypes.c_double * len(lines)).in_dll(timed.library.functions, "es_step_seconds")
+            seconds = (ctypes.c_double * len(self.program.steps)).in_dll(timed.library.functions, "es_step_seconds")
             for _ in range(3):
                 timed(*inputs)
             warm = list(seconds)
             for _ in range(num_runs):
                 timed(*inputs)
-            taken = [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
-        return [replace(line, microseconds=1e6 * time) for line, time in zip(lines, taken, strict=True)]
+            return [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
 
 
 def compile_model(
@@ -192,14 +169,3 @@ def lowered_model(
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)
-
-
-def _line(made: Program, number: int) -> Line:
-    node, kernel = made.steps[number].node, made.steps[number].kernel
-    key = node.constants.get("weight", "")
-    multiplies = node.op in ("conv", "linear")
-    structure = made.graph.structures.get(key, "dense") if multiplies else ""
-    weight = made.graph.constants.get(key)
-    positions = int(np.prod(node.shape[2:] if node.op == "conv" else node.shape[:-1], dtype=np.int64))
-    macs_dense = weight.numel() * positions if multiplies and weight is not None else kernel.macs
-    return Line(node.source, node.op, node.shape, structure, kernel.template, kernel.detail, kernel.macs, macs_dense)

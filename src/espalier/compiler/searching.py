@@ -1,4 +1,4 @@
-"""The fastest kernel of one layer, by trying: candidates are checked against the rule's kernel, timed by turns, and the best meets the rule.
+"""The fastest kernel of one layer, by trying: candidates are checked against the rule's kernel, and timed beside it by turns.
 
 Medians of a warm layer. A few samples of every candidate say which are worth more; then the best of them and the rule's kernel take turns,
 and one displaces the rule only by a margin above noise: every comparison of two samples taken one after the other counts as one vote.
@@ -97,11 +97,12 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, deadline: float) -> 
         with Trial(site, [one.kernel for one in second], num_threads=num_threads) as trial:
             return _decided(trial, second, _qualified(trial, site), num_tried=len(field) + new)
     except BuildError as error:
-        LOG.warning("%s keeps the rule's kernel: what would be tried beside it does not compile. %s", site.node.source or site.node.name, error)
+        LOG.warning("%s keeps the rule's kernel: what was to be tried does not compile. %s", site.node.source or site.node.name, error)
         return None
 
 
 def way_of(kernel: Kernel) -> Way | None:
+    """Return the way that a kernel was lowered; None where its template has no knobs to ask for."""
     choice = kernel.choice
     known = kernel.template in TEMPLATES and is_dataclass(choice) and not isinstance(choice, type)
     return Way(kernel.template, asdict(choice)) if known else None  # type: ignore[call-overload]

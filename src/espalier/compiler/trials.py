@@ -85,9 +85,7 @@ class Trial:
         self.kernels = tuple(kernels)
         generator = torch.Generator().manual_seed(SEED)
         shapes = [site.graph[name].shape for name in site.node.inputs]
-        self.inputs = [
-            stored(torch.randn(shape, generator=generator), layout) for shape, layout in zip(shapes, site.inputs, strict=True)
-        ]
+        self.inputs = [stored(torch.randn(shape, generator=generator), layout) for shape, layout in zip(shapes, site.inputs, strict=True)]
         self.num_floats = site.output.floats
         self.seconds_of = np.zeros(MOST_REPEATS, np.float32)
         self.result = np.zeros(self.num_floats, np.float32)

@@ -1,8 +1,8 @@
 """Auto-tuning (compiler spec, 4.4): which kernel of each layer is the fastest on this machine, found by trying, and kept.
 
-The rule's program is the start. Layers that are alike (one key) are searched once, those with the most multiply-adds first, until the budget
-ends; the rest keep the rule's kernels. What was found is kept in the user's cache folder after every layer, so that a search goes on where
-another one ended, and one that ended is none the next time.
+The rule's program is the start. Layers that are alike (one key) are searched once, those with the most multiply-adds first, until the
+budget ends; the rest keep the rule's kernels. What was found is kept in the user's cache folder after every layer, so that a search goes
+on where another one ended, and one that ended is none the next time.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.templates import is_tunable, lowered_by
 from espalier.compiler.masks import DETECTED
-from espalier.compiler.program import Program
+from espalier.compiler.program import Program, site_of
 from espalier.compiler.runtime.building import cache_folder
 from espalier.compiler.runtime.toolchain import compiler
 from espalier.compiler.searching import Tuned, searched, way_of
@@ -95,12 +95,6 @@ def tuned(
     return _with(made, found, kernels), Tuning(found, tuple(left), num_searched)
 
 
-def site_of(made: Program, number: int) -> Site:
-    """Return where the kernel of a step stands."""
-    node = made.steps[number].node
-    return Site(node, [made.layouts[name] for name in node.inputs], made.layouts[node.name], made.isa, made.graph)
-
-
 @dataclass(frozen=True)
 class Kind:
     """Layers that are alike: what is found for one holds for all.
@@ -149,7 +143,7 @@ def facts_of(site: Site, rule: Kernel, num_threads: int) -> dict[str, Any]:
         "weight": list(weight.shape),
         "inputs": [list(graph[name].shape) for name in node.inputs],
         "result": list(node.shape),
-        "attributes": {key: value for key, value in sorted(node.attributes.items())},
+        "attributes": dict(sorted(node.attributes.items())),
         "line": getattr(site.inputs[0], "line", None),
         "structure": graph.structures.get(node.constants["weight"], "dense").removesuffix(DETECTED),
         "rate_bucket": round(2 * math.log2(rate)),  # half octaves
@@ -176,7 +170,7 @@ def _digest(text: str) -> str:
 
 
 def _known(entries: Mapping[str, Any], kinds: list[Kind], made: Program, kernels: dict[str, Kernel]) -> dict[str, Tuned]:
-    """Return what the file has for these layers, and their kernels in ``kernels``; an entry that does not fit is as if it were not there."""
+    """Return what the file has for these layers, and put their kernels into ``kernels``; an entry that does not fit counts for nothing."""
     found = {}
     for kind in kinds:
         if kind.digest not in entries:
@@ -184,7 +178,8 @@ def _known(entries: Mapping[str, Any], kinds: list[Kind], made: Program, kernels
         try:
             known = Tuned.of(entries[kind.digest])
             if known.way is not None:
-                kernels |= {name: lowered_by(site_of(made, number), known.way) for name, number in zip(kind.names, kind.numbers, strict=True)}
+                for name, number in zip(kind.names, kind.numbers, strict=True):
+                    kernels[name] = lowered_by(site_of(made, number), known.way)
         except (KeyError, TypeError, ValueError) as error:
             LOG.warning("what was tuned for a %s is unreadable (%s): it is searched anew.", kind.facts["op"], error)
             continue

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
+from espalier.compiler.tuning import BUDGET_S
 from espalier.devices import cpu
 from espalier.frames.machine import machine_lock
 from espalier.record import Measurement
@@ -28,6 +30,8 @@ class CompiledCpu:
         num_runs: Passes timed one by one.
         isa: Instruction set, a key of ``espalier.compiler.isas.ISAS``; None takes the widest this CPU has.
         dense: Compile zeros like other weights: what the same generator makes of the network without its masks.
+        tune: Search for the fastest kernel of each layer first; a rule chooses otherwise.
+        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
     """
 
     num_threads: int
@@ -36,6 +40,8 @@ class CompiledCpu:
     num_runs: int
     isa: str | None = None
     dense: bool = False
+    tune: bool = False
+    tune_budget_s: float = BUDGET_S
 
     def __post_init__(self) -> None:
         if self.batch_size != 1:
@@ -55,8 +61,18 @@ class CompiledCpu:
         Raises:
             ValueError: The compiler lacks an operator of the network, or the machine a C compiler.
         """
-        with compile_model(model, example, num_threads=self.num_threads, isa=self.isa, dense=self.dense) as compiled:
-            isa = compiled.program.isa.name
+        with machine_lock() if self.tune else nullcontext():
+            compiled = compile_model(
+                model,
+                example,
+                num_threads=self.num_threads,
+                isa=self.isa,
+                dense=self.dense,
+                tune=self.tune,
+                tune_budget_s=self.tune_budget_s,
+            )
+        with compiled:
+            engine = f"{ENGINES[self.dense]} {compiled.program.isa.name}{' tuned' if compiled.tuned else ''}"
             out = compiled(example)
             with machine_lock():
                 for _ in range(self.num_warmup):
@@ -72,7 +88,7 @@ class CompiledCpu:
             weights=weights,
             frame="compiled_cpu",
             kind="measured",
-            engine=f"{ENGINES[self.dense]} {isa}",
+            engine=engine,
             device=cpu().name,
             precision="fp32",
             batch_size=1,

@@ -43,9 +43,10 @@ def first_choices(site: Site) -> list[dict[str, Any]]:
     source, result = lines(site.inputs[0]), lines(site.output)
     ranked: list[tuple[float, Choice]] = []
     for vectors, channels in block_shapes(layer, site.isa, source):
-        entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=vectors * site.isa.lanes, group_channels=channels).sum())
+        filters = vectors * site.isa.lanes
+        entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=filters, group_channels=channels).sum())
         speed = site.isa.efficiency[vectors, channels]
-        tiles = sorted(_tiles(result, site.isa.pixels(vectors)), key=lambda tile: _slots(tile, result, vectors))  # noqa: B023  used at once
+        tiles = sorted(_tiles(result, site.isa.pixels(vectors)), key=lambda tile: _slots(tile, result, vectors))
         for tile in tiles[:MOST_OF_BLOCKS]:
             cost = entries * channels * vectors * _slots(tile, result, vectors) / speed
             ranked.append((cost, Choice(vectors, channels, tile)))

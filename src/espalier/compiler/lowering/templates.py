@@ -1,6 +1,6 @@
 """Templates that a layer may be lowered with, for whoever searches: what there is to try for a layer, and the kernel of each try.
 
-A ``Way`` is a template and its knobs as plain values, so that it can be written to a file. A template joins with one entry of ``TEMPLATES``.
+A ``Way`` is a template and its knobs as plain values, so that it can be written to a file. A template joins by an entry of ``TEMPLATES``.
 """
 
 from collections.abc import Callable, Mapping, Sequence

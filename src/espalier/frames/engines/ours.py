@@ -1,11 +1,13 @@
 """Our own compiler: sparse code for a pruned network, and dense code of the same generator for the same network."""
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 from espalier.frames.engines.engine import Precision, Run, installed
+from espalier.frames.machine import machine_lock
 
 COMPILER = "espalier.compiler"
 
@@ -15,7 +17,7 @@ class Ours:
 
     Args:
         dense: Treat every weight as dense, the zeros that pruning left included.
-        tune: Search for the fastest code.
+        tune: Search for the fastest code, with the machine to itself.
     """
 
     precision: Precision = "fp32"
@@ -31,8 +33,8 @@ class Ours:
         return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
 
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-        searched = {"tune": True} if self.tune else {}
-        compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **searched)
+        with machine_lock() if self.tune else nullcontext():
+            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, tune=self.tune)
         return compiled
 
 
