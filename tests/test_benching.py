@@ -67,8 +67,14 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
     monkeypatch.setattr(contending.time, "perf_counter_ns", lambda: CLOCK[0])
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
     monkeypatch.setattr(contending, "machine_lock", nullcontext)  # nothing real is timed
+    monkeypatch.setattr(benching, "machine_lock", nullcontext)
     monkeypatch.setattr(benching, "num_cores", lambda: 2)
+    monkeypatch.setattr("espalier.compiler.measured_roof", _no_compiler)
     return every
+
+
+def _no_compiler(num_threads: int) -> tuple[float, float]:
+    raise ValueError(f"there is no C compiler for {num_threads} threads")
 
 
 def own(**changes: Any) -> Bench:
@@ -123,7 +129,7 @@ def test_a_roof_places_the_layers() -> None:
 
 
 def test_the_compiler_is_asked_for_the_roof_and_the_fork_join_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.compiler.measured_roof", lambda num_threads: (100.0 * num_threads, 10.0), raising=False)
+    monkeypatch.setattr("espalier.compiler.measured_roof", lambda num_threads: (100.0 * num_threads, 10.0))
 
     class Timed(Fake):
         def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:

@@ -8,21 +8,19 @@ import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from espalier import compiler
 from espalier.bench_result import OURS, SPARSE, Bench, Entry
 from espalier.compiler import CompiledNetwork, Explanation
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
-from espalier.frames.engines.ours import COMPILER
 from espalier.frames.machine import machine_lock
 from espalier.frames.roofline import Roof, placed
 from espalier.progress import progress_bar
@@ -218,9 +216,11 @@ def _explained(ready: Mapping[Engine, Run]) -> Explanation | None:
 
 
 def _measured_roof(num_threads: int) -> Roof | None:
-    """Return what the compiler's probes measure of this machine; None where it has none."""
-    probe: Any = getattr(import_module(COMPILER), "measured_roof", None)
-    return None if probe is None else Roof(*probe(num_threads))
+    """Return what the compiler's probes measure of this machine; None where no C compiler builds them, which our engines' lines say."""
+    try:
+        return Roof(*compiler.measured_roof(num_threads))
+    except ValueError:
+        return None
 
 
 def _number(text: str | None, key: str) -> float | None:

@@ -33,8 +33,9 @@ class Ours:
         return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
 
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
+        searched = {"tune": True} if self.tune else {}
         with machine_lock() if self.tune else nullcontext():
-            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, tune=self.tune)
+            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **searched)
         return compiled
 
 
