@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from espalier import compiler
 from espalier.bench_result import OURS, SPARSE, Bench, Entry
-from espalier.compiler import CompiledNetwork, Explanation
+from espalier.compiler import Explanation
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
@@ -211,8 +211,8 @@ def _fork_join(ready: Mapping[Engine, Run]) -> Callable[[], float] | None:
 
 def _explained(ready: Mapping[Engine, Run]) -> Explanation | None:
     """Return what our sparse code says of its kernels; None where it took no part."""
-    own = next((run for engine, run in ready.items() if engine.name == SPARSE and isinstance(run, CompiledNetwork)), None)
-    return None if own is None else own.explain(num_runs=EXPLAINED_RUNS)
+    own = (run for engine, run in ready.items() if engine.name == SPARSE and callable(getattr(run, "explain", None)))
+    return next((run.explain(num_runs=EXPLAINED_RUNS) for run in own), None)  # type: ignore[attr-defined]
 
 
 def _measured_roof(num_threads: int) -> Roof | None:
