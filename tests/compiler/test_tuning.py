@@ -135,7 +135,7 @@ def test_a_second_time_nothing_is_searched(network: tuple[Net, Tensor], found_fi
         found = choices(compiled)
     entries = json.loads(found_file.read_text())["entries"]
     assert len(entries) == 2
-    assert {"op", "weight", "attributes", "structure", "rate_bucket", "isa", "num_threads", "cpu_flags", "compiler"} <= next(
+    assert {"op", "shape", "weights", "attributes", "structure", "rate_bucket", "isa", "num_threads", "cpu_flags", "compiler"} <= next(
         iter(entries.values())
     )["layer"].keys()
     monkeypatch.setattr(tuning, "searched", no_search)

@@ -1,6 +1,6 @@
 """The fastest kernel of one layer, by trying: candidates are checked against the rule's kernel, and timed beside it by turns.
 
-Medians of a warm layer. A few samples of every candidate say which are worth more; then the best of them and the rule's kernel take turns,
+Medians. A few samples of every candidate say which are worth more; then the best of them and the rule's kernel take turns,
 and one displaces the rule only by a margin above noise: every comparison of two samples taken one after the other counts as one vote.
 """
 
@@ -35,7 +35,7 @@ class Tuned:
 
     Args:
         way: The fastest; None where the rule's choice stays.
-        rule_us: Microseconds of the rule's kernel, the layer alone and warm.
+        rule_us: Microseconds of the rule's kernel, the layer alone.
         best_us: Those of the fastest; the rule's own where it stays.
         num_tried: Kernels that were timed, the rule's among them.
     """
@@ -72,13 +72,14 @@ class Candidate:
     kernel: Kernel
 
 
-def searched(site: Site, rule: Kernel, *, num_threads: int, deadline: float) -> Tuned | None:
+def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, deadline: float) -> Tuned | None:
     """Return what trying gives for a layer; None where there is nothing to choose, or no candidate compiles, which is warned of.
 
     Args:
         site: The layer.
         rule: Its kernel by the rule.
         num_threads: Threads that run it.
+        other_bytes: What passes through each thread's caches before each call, as in ``Trial``.
         deadline: On the monotonic clock; behind it no second round of candidates is compiled.
     """
     field = [Candidate(way_of(rule), rule), *_lowered(site, first_ways(site))]
@@ -86,7 +87,7 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, deadline: float) -> 
     if len(field) < 2:
         return None
     try:
-        with Trial(site, [one.kernel for one in field], num_threads=num_threads) as trial:
+        with Trial(site, [one.kernel for one in field], num_threads=num_threads, other_bytes=other_bytes) as trial:
             order = _qualified(trial, site)
             best = field[order[0]].way
             near = _lowered(site, near_ways(site, best)) if best is not None and time.monotonic() < deadline else []
@@ -94,7 +95,7 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, deadline: float) -> 
             new = len(second) - len(_distinct([field[0], *(field[number] for number in order[:FINALISTS])]))
             if not new:
                 return _decided(trial, field, order, num_tried=len(field))
-        with Trial(site, [one.kernel for one in second], num_threads=num_threads) as trial:
+        with Trial(site, [one.kernel for one in second], num_threads=num_threads, other_bytes=other_bytes) as trial:
             return _decided(trial, second, _qualified(trial, site), num_tried=len(field) + new)
     except BuildError as error:
         LOG.warning("%s keeps the rule's kernel: what was to be tried does not compile. %s", site.node.source or site.node.name, error)

@@ -1,8 +1,9 @@
 """Several kernels of one layer in one library, to be checked and timed by turns: what a search for the fastest one runs.
 
 The layer stands alone, with its own layouts, weights and threads. Before each call its threads write their part of its inputs, as the layer
-in front of it would have just done: whoever reads what another core wrote pays for it here as well. The clock runs over the kernel and the
-barrier behind it.
+in front of it would have just done: whoever reads what another core wrote pays for it here as well. Where the network's weights do not fit
+the second caches, other data passes through these before that, so that the layer's weights come from where they come from in the network.
+The clock runs over the kernel and the barrier behind it.
 """
 
 import json
@@ -40,10 +41,12 @@ static double now(void)
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }}
 
-/* Each thread writes its rows of the inputs. */
+/* Each thread reads other data than the kernel's, where there is any, then writes its rows of the inputs. */
 static void take(const struct es_context *c, int tid)
 {{
   int64_t begin, end;
+  const volatile float *other = c->arena + {other};
+  for (int64_t i = 0; i < {other_floats}; i += 16) (void)other[tid * INT64_C({other_floats}) + i];
 {takes}
 }}
 
@@ -76,12 +79,13 @@ class Trial:
         site: The layer.
         kernels: What computes it, in several ways.
         num_threads: Threads that run it.
+        other_bytes: Other data that each thread reads before each call; 0 leaves the weights in the caches.
 
     Raises:
         ValueError: A kernel does not compile, or the machine has no C compiler.
     """
 
-    def __init__(self, site: Site, kernels: Sequence[Kernel], *, num_threads: int) -> None:
+    def __init__(self, site: Site, kernels: Sequence[Kernel], *, num_threads: int, other_bytes: int = 0) -> None:
         self.kernels = tuple(kernels)
         generator = torch.Generator().manual_seed(SEED)
         shapes = [site.graph[name].shape for name in site.node.inputs]
@@ -91,7 +95,7 @@ class Trial:
         self.result = np.zeros(self.num_floats, np.float32)
         blob = Blob()
         with tempfile.TemporaryDirectory(prefix="espalier-trial-") as folder:
-            library = build(_sources(site, kernels, blob), site.isa.name, cache=Path(folder))
+            library = build(_sources(site, kernels, blob, num_threads, other_bytes), site.isa.name, cache=Path(folder))
             self.native = CompiledModel(library, np.frombuffer(blob.bytes(), np.uint8), num_threads=num_threads)
 
     def output(self, number: int) -> NDArray[np.float32]:
@@ -119,13 +123,15 @@ class Trial:
         self.close()
 
 
-def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob) -> dict[str, str]:
+def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob, num_threads: int, other_bytes: int) -> dict[str, str]:
     """Return the C files: as many of kernels as the compiler has cores, because most of a small file's time is its headers'."""
     places, floats = [], 0
     for layout in (*site.inputs, site.output):
         places.append(floats)
         floats += -(-layout.floats // 1024) * 1024
     *inputs, y = places
+    other, other_floats = floats, other_bytes // 4
+    floats += num_threads * other_floats
     cases, prototypes, files = [], [], {}
     num_files = min(len(kernels), num_cores())
     bodies: list[list[str]] = [[] for _ in range(num_files)]
@@ -154,7 +160,9 @@ def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob) -> dict[str, str
 #define ES_INFO {info}
 {chr(10).join(prototypes)}
 """
-    files["network.c"] = RUN.format(headers=HEADERS, takes=takes, y=y, y_floats=site.output.floats, cases="\n".join(cases))
+    files["network.c"] = RUN.format(
+        headers=HEADERS, other=other, other_floats=other_floats, takes=takes, y=y, y_floats=site.output.floats, cases="\n".join(cases)
+    )
     return files
 
 

@@ -26,6 +26,7 @@ from espalier.compiler.lowering.templates import is_tunable, lowered_by
 from espalier.compiler.masks import DETECTED
 from espalier.compiler.program import Program, site_of
 from espalier.compiler.runtime.building import cache_folder
+from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.toolchain import compiler
 from espalier.compiler.searching import Tuned, searched, way_of
 from espalier.devices import cpu, cpu_flags
@@ -71,7 +72,8 @@ def tuned(
         raise ValueError(f"tune_budget_s={budget_s} is no time; give seconds from 0 on.")
     deadline = time.monotonic() + budget_s
     kept = Kept((cache or cache_folder()) / FILE)
-    kinds = _kinds(made, num_threads)
+    streams = streaming(made, num_threads)
+    kinds = _kinds(made, num_threads, streams=streams)
     kernels: dict[str, Kernel] = {}
     known = _known(kept.entries(), kinds, made, kernels)
     found: dict[str, Tuned] = {}
@@ -85,7 +87,7 @@ def tuned(
                 continue
             if result is None:
                 site, rule = site_of(made, kind.numbers[0]), made.steps[kind.numbers[0]].kernel
-                result = searched(site, rule, num_threads=num_threads, deadline=deadline)
+                result = searched(site, rule, num_threads=num_threads, other_bytes=2 * l2_bytes() * streams, deadline=deadline)
                 if result is None:
                     continue
                 num_searched += 1
@@ -93,6 +95,11 @@ def tuned(
             found |= dict.fromkeys(kind.names, result)
             told(made.steps[kind.numbers[0]].node.source)
     return _with(made, found, kernels), Tuning(found, tuple(left), num_searched)
+
+
+def streaming(made: Program, num_threads: int) -> bool:
+    """Return whether the weights of all layers together exceed the second caches, so that each layer finds its own no longer there."""
+    return sum(array.nbytes for step in made.steps for array in step.kernel.arrays.values()) > num_threads * l2_bytes()
 
 
 @dataclass(frozen=True)
@@ -117,14 +124,19 @@ class Kind:
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def _kinds(made: Program, num_threads: int) -> list[Kind]:
+def _kinds(made: Program, num_threads: int, *, streams: bool) -> list[Kind]:
     """Return the kinds of layers that can be tuned, those with the most multiply-adds first."""
     kinds: dict[str, Kind] = {}
     for number, step in enumerate(made.steps):
         site = site_of(made, number)
         if not is_tunable(site):
             continue
-        new = Kind(facts_of(site, step.kernel, num_threads), (number,), (step.node.name,), step.kernel.macs)
+        new = Kind(
+            {**facts_of(site, step.kernel, num_threads), "weights": "L3" if streams else "L2"},
+            (number,),
+            (step.node.name,),
+            step.kernel.macs,
+        )
         old = kinds.get(new.digest)
         kinds[new.digest] = new if old is None else replace(
             old, numbers=old.numbers + new.numbers, names=old.names + new.names, macs=old.macs + new.macs
@@ -140,7 +152,7 @@ def facts_of(site: Site, rule: Kernel, num_threads: int) -> dict[str, Any]:
     way = way_of(rule)
     return {
         "op": node.op,
-        "weight": list(weight.shape),
+        "shape": list(weight.shape),
         "inputs": [list(graph[name].shape) for name in node.inputs],
         "result": list(node.shape),
         "attributes": dict(sorted(node.attributes.items())),
