@@ -213,7 +213,7 @@ REFUSED = [
     *[("explain", "nosuch.key"), ("run", LENET5, "row=nosuch"), ("compare", "model=lenet5"), ("table", "nosuch/nosuch")],
     *[("show", "nosuch"), ("diff", "nosuch", "nosuch"), ("measure", "nosuch"), ("keep", "nosuch"), ("pack", "nosuch", "--to", "n.tar.gz")],
     *[("unpack", "nosuch.tar.gz"), ("report", "--out", __file__), ("publish", "nosuch/nosuch"), ("plot", "nosuch/nosuch", "--to", "n.pdf")],
-    *[("claims", "nosuch"), ("fetch", "nosuch")],
+    *[("claims", "nosuch"), ("fetch", "nosuch"), ("bench", "nosuch"), ("export", "nosuch", "--out", "standalone")],
 ]
 ALWAYS = {"papers", "runs", "clean"}  # verbs that take no word which could be wrong
 

@@ -68,7 +68,8 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_the_example_that_compiles_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     code = block("python", "espalier.compile")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     places: dict[str, object] = {}
@@ -78,6 +79,9 @@ def test_the_example_that_compiles_runs(tmp_path: Path, monkeypatch: pytest.Monk
         wanted = pruned(x)  # type: ignore[operator]
     assert (compiled(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()  # type: ignore[operator]
     compiled.close()  # type: ignore[attr-defined]
+    subprocess.run(["make", "-C", "standalone"], check=True, capture_output=True)
+    record = json.loads(subprocess.run(["standalone/network", "1"], check=True, capture_output=True).stdout)
+    assert record["metrics"]["max_rel_error"] < 1e-4
 
 
 def test_every_make_target_it_names_exists() -> None:

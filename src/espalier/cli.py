@@ -367,13 +367,11 @@ def export(
     """Write a network as a folder of C that builds with make, runs without Python and prints a measurement's record.
 
     \b
-    espalier export progressive-admm/lenet5/progressive-246x/smoke/seed0 --out standalone/
+    espalier export own/model/dense/desk/seed0 --out standalone/
     espalier export pruned.safetensors --input 3x32x32 --out standalone/
     cd standalone && make && ./network 2 > record.json
     """
-    from espalier.words import sizes  # noqa: PLC0415  brings Hydra
-
-    folder = {"c": espalier.export_c}[to](source, out, shape=sizes(shape, "input", "3x32x32"))
+    folder = {"c": espalier.export_c}[to](source, out, shape=shape)
     answer({"path": folder}, lambda: [f"build it: make -C {folder}, then {folder}/network THREADS"], as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
-from random_networks import networks, relative_error
+from random_networks import networks, relative_error, settle
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
@@ -40,6 +40,13 @@ class Net(nn.Module):
         return self.head(torch.nn.functional.adaptive_avg_pool2d(x, 3).flatten(1))
 
 
+class Negated(nn.Module):
+    """-x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -x
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -64,6 +71,17 @@ def check(model: nn.Module, example: Tensor, *, num_threads: int = 1, isa: str |
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_a_network_gives_what_pytorch_gives(isa: str, num_threads: int) -> None:
     check(*net(), num_threads=num_threads, isa=isa)
+
+
+@pytest.mark.slow
+def test_pixels_that_two_threads_compute_are_activated_once() -> None:
+    """17 pixels make two tiles of nine: both threads give the one in the middle, and neither may take the other's result for a sum."""
+    torch.manual_seed(0)
+    model, example = nn.Sequential(nn.Conv1d(8, 32, 1), nn.GELU()).eval(), torch.randn(1, 8, 17)
+    with compile_model(model, example, num_threads=2) as compiled:
+        wanted = compiled(example).clone()
+        assert all(torch.equal(compiled(example), wanted) for _ in range(30_000))
+    assert relative_error(wanted, model(example).detach()) < 1e-5
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -94,6 +112,20 @@ def test_a_filter_that_is_wholly_pruned_still_gives_its_bias() -> None:
     model, example = nn.Sequential(nn.Conv2d(8, 40, 3, padding=1), nn.Sigmoid()).eval(), torch.randn(1, 8, 5, 5)
     model[0].weight.data[:33] = 0
     check(model, example)
+
+
+@pytest.mark.parametrize("activation", [nn.Hardtanh(-0.5, 0.25), nn.LeakyReLU(0.3), nn.LeakyReLU(-2.0), Negated()], ids=str)
+def test_functions_with_numbers_of_their_own_go_into_layers(activation: nn.Module) -> None:
+    """Into convolutions, linear layers of one row and of several, and batch norms; no kernel is left for the function itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, 32, 1), activation, nn.MaxPool1d(2), nn.BatchNorm1d(32), activation, nn.Linear(4, 16), activation)
+    model = nn.Sequential(*model, nn.Flatten(), nn.Linear(512, 5), activation).eval()
+    settle(model)
+    example = torch.randn(1, 3, 8)
+    with compile_model(model, example) as compiled:
+        lines = compiled.explain()
+        assert [line.op for line in lines if line.op not in ("input", "convert")] == ["conv", "max_pool", "affine", "linear", "linear"]
+        assert relative_error(compiled(example), model(example).detach()) < 1e-5
 
 
 @pytest.mark.slow

@@ -53,6 +53,11 @@ def test_activations_go_into_layers_and_sums() -> None:
     assert (after.nodes[-1]["low"], after.nodes[-1]["high"], after.nodes[-1]["function"]) == (-0.5, 0.5, "add")
 
 
+def test_an_activation_goes_into_a_batch_norm_that_no_layer_takes() -> None:
+    after = activated(lambda m, x: F.leaky_relu(F.batch_norm(x, torch.ones(3), torch.full((3,), 2.0)), 0.3))
+    assert [(node.op, node["activation"], node["slope"]) for node in after if node.op != "input"] == [("affine", "leaky_relu", 0.3)]
+
+
 def test_an_activation_stays_where_its_argument_is_read_again_or_already_activated() -> None:
     def twice(m: Layers, x: Tensor) -> Tensor:
         y = m.first(x)

@@ -20,6 +20,7 @@ SETS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @pytest.mark.parametrize("name", SETS)
 def test_admm_takes_at_most_a_tenth_of_a_step(name: str) -> None:
     """Steps with the method and without take turns, and medians are compared: a slow minute falls on both."""

@@ -48,6 +48,7 @@ def dense_bytes(model: nn.Module, path: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 @torch.no_grad()
 def test_the_shrunk_resnet18_is_smaller_on_disk_and_faster(tmp_path: Path) -> None:
     """Interleaved passes of both networks, one thread: at a quarter of the filters an inner layer has a sixteenth of its weights."""

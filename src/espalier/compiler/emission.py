@@ -133,11 +133,11 @@ def _border_functions(program: Program) -> list[str]:
         row, before, after = width * layout.line, w0 * layout.line, w1 * layout.line
         made[name] = f"""static void {name}(const struct es_context *c, int tid)
 {{
-  int64_t begin, end;
-  es_split({layout.lines * depth * height}, tid, c->threads, &begin, &end);
-  for (int64_t i = begin; i < end; ++i) {{
-    float *row = c->arena + {program.place(step.node.name)} + i * {row};
-    const int64_t y = i % {height} - {h0}, z = i / {height} % {depth} - {d0};
+  int64_t first, last, begin, end;
+  es_split_map({layout.lines}, {depth * height}, tid, c->threads, &first, &last, &begin, &end);
+  for (int64_t line = first; line < last; ++line) for (int64_t i = begin; i < end; ++i) {{
+    float *row = c->arena + {program.place(step.node.name)} + (line * {depth * height} + i) * {row};
+    const int64_t y = i % {height} - {h0}, z = i / {height} - {d0};
     if (y < 0 || y >= {size_h} || z < 0 || z >= {size_d}) memset(row, 0, {row} * sizeof(float));
     else {{
       memset(row, 0, {before} * sizeof(float));

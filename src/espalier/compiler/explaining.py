@@ -125,7 +125,7 @@ def _line(made: Program, number: int, machine: Machine, tuned: Mapping[str, Tune
     key = node.constants.get("weight", "")
     multiplies = node.op in ("conv", "linear")
     weight = made.graph.constants.get(key)
-    positions = math.prod(node.shape[2:] if node.op == "conv" else node.shape[:-1])
+    positions = math.prod(node.shape[2:] if node.op == "conv" else node.shape[:-1]) * (4 if node.attributes.get("pool") else 1)
     share = expected_share(site, kernel, machine)
     found = tuned.get(node.name)
     return Line(

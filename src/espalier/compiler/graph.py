@@ -14,10 +14,11 @@ from torch import Tensor
 OPS: dict[str, str] = {  # op -> its attributes, and constants behind a bar; ``activation`` is None or what ``unary`` takes
     "input": "index",
     "constant": "| value",
-    "conv": "stride, padding ((before, after) an axis), dilation, groups, activation, residual (bool: last input is added) | weight, bias?",
+    "conv": "stride, padding ((before, after) an axis), dilation, groups, activation, residual (bool: last input is added), "
+    "pool? (bool: what it gives is the maximum over each 2x2 window of H and W) | weight, bias?",
     "linear": "activation, residual | weight (M, K), bias?",
-    "affine": "axis | scale (C,), shift (C,)",  # batch norm that found no convolution to fold into
-    "unary": "function, and low, high for clamp",
+    "affine": "axis, activation | scale (C,), shift (C,)",  # batch norm that found no convolution to fold into
+    "unary": "function, and what SETTINGS names for it",
     "binary": "function (add, sub, mul, div, maximum, minimum), activation; one input and other? | other",
     "softmax": "axis",
     "mean": "axes, keepdim",
@@ -36,7 +37,11 @@ OPS: dict[str, str] = {  # op -> its attributes, and constants behind a bar; ``a
     "matmul": "",
     "convert": "",  # from one layout to another; ``placing`` puts it in
 }
-UNARY = ("relu", "relu6", "hardswish", "hardsigmoid", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "clamp", "exp", "sqrt", "neg", "abs")
+UNARY = (
+    *("relu", "relu6", "hardswish", "hardsigmoid", "silu", "gelu", "gelu_tanh", "sigmoid"),
+    *("tanh", "leaky_relu", "clamp", "exp", "sqrt", "neg", "abs"),
+)
+SETTINGS = ("low", "high", "slope")  # numbers beside a function or activation: bounds of clamp, slope of leaky_relu
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,11 @@ class Node:
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attributes[attribute]
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Return the numbers beside its function or activation."""
+        return {name: self.attributes[name] for name in SETTINGS if name in self.attributes}
 
     def having(self, **attributes: Any) -> "Node":
         """Return the node with these attributes set."""

@@ -47,7 +47,7 @@ ISAS: dict[str, Isa] = {
     for isa in (
         Isa(
             "avx512",
-            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"),
+            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"),
             ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
             lanes=16,
             registers=32,

@@ -79,9 +79,9 @@ def block_size(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 def overlap(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     """Tiles that do not divide the map overlap."""
     del machine
-    tile, size = _choice(kernel).tile, lines(site.output).size
+    tile, size = _choice(kernel).tile, _computed(site)
     times = tile.slots(size) / math.prod(size)
-    return Reason(f"tiles of {tile.rows}x{tile.columns} compute {times:.2f}x the pixels of a map of {_map(size)}", 1 / times)
+    return Reason(f"tiles of {tile} compute {times:.2f}x the pixels of a map of {_map(size)}", 1 / times)
 
 
 def latency(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
@@ -104,7 +104,7 @@ def uneven(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     """Threads have unequally many tiles, or blocks."""
     number, what = len(kernel.arrays["start"]) - 1, "blocks of filters"
     if "_blocks(start, " not in kernel.source:
-        number, what = math.prod(_choice(kernel).tile.counts(lines(site.output).size)), "tiles"
+        number, what = math.prod(_choice(kernel).tile.counts(_computed(site))), "tiles"
     share = number / (machine.num_threads * math.ceil(number / machine.num_threads))
     return Reason(f"{number} {what} on {machine.num_threads} threads", share)
 
@@ -126,10 +126,10 @@ def traffic(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     weights_flop = machine.flop(read, machine.level(machine.network_bytes))
     moved_flop = machine.flop(moved, machine.level(moved))
     share = min(1.0, 2 * kernel.macs / BEST_SHARE / (weights_flop + moved_flop))
-    pixels = math.prod(lines(site.output).size)
+    size = _computed(site)
     if weights_flop > moved_flop:
         level = machine.level(machine.network_bytes)
-        return Reason(f"map {_map(lines(site.output).size)}: {_megabytes(weights)} of weights from {level} serve {pixels} pixels", share)
+        return Reason(f"map {_map(size)}: {_megabytes(weights)} of weights from {level} serve {math.prod(size)} pixels", share)
     return Reason(f"bound by activations: {2 * kernel.macs / moved:.1f} FLOP for each byte through {machine.level(moved)}", share)
 
 
@@ -172,11 +172,10 @@ def depthwise(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 
 def one_row(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
-    """Template V reads each weight once a row."""
-    filters, rows, level = site.node.shape[-1], lines(site.output).size[2], machine.level(machine.network_bytes)
-    share = min(1.0, 2 * kernel.macs / (rows * machine.flop(kernel.arrays["w"].nbytes, level)))
-    if rows > 1:
-        return Reason(f"falls to V because M={filters} is no multiple of {site.isa.lanes}: weights are read for each of {rows} rows", share)
+    """Template V, for one row, reads each weight for one multiply-add."""
+    del site
+    level = machine.level(machine.network_bytes)
+    share = min(1.0, 2 * kernel.macs / machine.flop(kernel.arrays["w"].nbytes, level))
     return Reason(f"one row: each weight from {level} serves one multiply-add", share)
 
 
@@ -217,6 +216,13 @@ def _block_filters(kernel: Kernel) -> int:
 def _choice(kernel: Kernel) -> Choice:
     assert isinstance(kernel.choice, Choice), f"template {kernel.template} has no choice of blocks"
     return kernel.choice
+
+
+def _computed(site: Site) -> tuple[int, int, int]:
+    """Return D, H and W of what is convolved, before any pool."""
+    depth, height, width = lines(site.output).size
+    side = 2 if site.node.attributes.get("pool") else 1
+    return depth, height * side, width * side
 
 
 def _moved(site: Site) -> int:

@@ -76,12 +76,18 @@ def value_of(graph: Graph, node: Node, inputs: Sequence[Tensor]) -> Tensor:
     """
     constants = {role: graph.constants[key] for role, key in node.constants.items()}
     value = _shaped(node, inputs, constants) if node.op in SHAPING else _computed(node, inputs, constants)
-    return activated(node, value, node["activation"]) if node.attributes.get("activation") else value
+    value = activated(node, value, node["activation"]) if node.attributes.get("activation") else value
+    return MAX_POOLS[value.ndim - 3](value, (1,) * (value.ndim - 4) + (2, 2)) if node.attributes.get("pool") else value
 
 
 def activated(node: Node, x: Tensor, function: str) -> Tensor:
-    """Return a function of ``x``; the bounds of ``clamp`` are attributes of the node."""
-    return x.clamp(node["low"], node["high"]) if function == "clamp" else UNARY[function](x)
+    """Return a function of ``x``; what ``SETTINGS`` names is an attribute of the node."""
+    match function:
+        case "clamp":
+            return x.clamp(node["low"], node["high"])
+        case "leaky_relu":
+            return F.leaky_relu(x, node["slope"])
+    return UNARY[function](x)
 
 
 def borders(padding: Sequence[tuple[int, int]]) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch.nn.functional as F
-from activations import BOUNDS, activated
+from activations import BOUNDS, activated, settings
 from hypothesis import assume
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
@@ -36,9 +36,12 @@ def depthwise(draw: st.DrawFn) -> Case:
         inputs += (samples(tuple(wanted.shape), seed=3),)
         layouts += (map_of(wanted.shape, draw(borders(rank)), line),)
         wanted = wanted + inputs[1]
-    activation, (low, high) = draw(st.sampled_from([None, "relu", "relu6", "silu", "sigmoid", "clamp"])), draw(st.sampled_from(BOUNDS))
+    activation, (low, high) = (
+        draw(st.sampled_from([None, "relu", "relu6", "silu", "sigmoid", "clamp", "leaky_relu"])),
+        draw(st.sampled_from(BOUNDS)),
+    )
     attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": shape[1]}
-    attributes |= {"activation": activation, "residual": residual, "low": low, "high": high}
+    attributes |= {"activation": activation, "residual": residual, **settings((low, high))}
     output = map_of(wanted.shape, draw(borders(rank)), line)
     return Case("conv", attributes, inputs, layouts, output, activated(wanted, activation, (low, high)), constants, zero_border=True)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from activations import BOUNDS, activated
+from activations import BOUNDS, activated, settings
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
 from layouts_of import layouts, map_shapes, samples
@@ -22,7 +22,7 @@ def unaries(draw: st.DrawFn) -> Case:
     function, bounds = draw(st.sampled_from(UNARY)), draw(st.sampled_from(BOUNDS))
     x = samples(shape).mul(4)
     x = x.abs() if function == "sqrt" else x
-    attributes = {"function": function, "low": bounds[0], "high": bounds[1]}
+    attributes = {"function": function, **settings(bounds)}
     return Case("unary", attributes, (x,), (draw(layouts(shape)),), draw(layouts(shape)), activated(x, function, bounds))
 
 
@@ -32,13 +32,13 @@ def binaries(draw: st.DrawFn) -> Case:
     shape = draw(st.one_of(map_shapes(), st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple)))
     kinds = draw(st.sampled_from([("full", "full"), ("full", "part"), ("part", "full"), ("part", "part"), ("full", "scalar")]))
     first, second = (draw(operands(shape, kind)) for kind in kinds)
-    name, activation = draw(st.sampled_from([*BINARY])), draw(st.sampled_from([None, "relu", "sigmoid", "clamp", "gelu"]))
+    name, activation = draw(st.sampled_from([*BINARY])), draw(st.sampled_from([None, "relu", "sigmoid", "clamp", "gelu", "leaky_relu"]))
     x = samples(first)
     y = samples(second, seed=1)
     y = torch.where(y < 0, y - 0.5, y + 0.5)  # a divisor
     bounds = draw(st.sampled_from(BOUNDS))
     wanted = activated(OPERATORS[name](x, y), activation, bounds)
-    attributes = {"function": name, "activation": activation, "low": bounds[0], "high": bounds[1]}
+    attributes = {"function": name, "activation": activation, **settings(bounds)}
     output = draw(layouts(tuple(wanted.shape)))
     if draw(st.booleans()):
         return Case("binary", attributes, (x,), (draw(layouts(first)),), output, wanted, {"other": y})
@@ -63,9 +63,11 @@ def affines(draw: st.DrawFn) -> Case:
     axis = draw(st.sampled_from([1, 1, len(shape) - 1]))
     scale, shift = samples((shape[axis],), seed=1), samples((shape[axis],), seed=2)
     view = [-1 if other == axis else 1 for other in range(len(shape))]
-    wanted = samples(shape) * scale.view(view) + shift.view(view)
+    activation, bounds = draw(st.sampled_from([None, "relu", "sigmoid", "clamp", "leaky_relu"])), draw(st.sampled_from(BOUNDS))
+    wanted = activated(samples(shape) * scale.view(view) + shift.view(view), activation, bounds)
     constants = {"scale": scale, "shift": shift}
-    return Case("affine", {"axis": axis}, (samples(shape),), (draw(layouts(shape)),), draw(layouts(shape)), wanted, constants)
+    attributes = {"axis": axis, "activation": activation, **settings(bounds)}
+    return Case("affine", attributes, (samples(shape),), (draw(layouts(shape)),), draw(layouts(shape)), wanted, constants)
 
 
 CASES = st.one_of(unaries(), binaries(), binaries(), affines())

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from toy import STRICT
 
+from espalier.compiler.isas import ISAS
 from espalier.compiler.runtime import building
-from espalier.compiler.runtime.toolchain import ARITHMETIC, ISA_FLAGS, compiler
+from espalier.compiler.runtime.toolchain import ARITHMETIC, compiler
 
 INF, NAN = float("inf"), float("nan")
 SPECIALS = [0.0, INF, NAN, 1e-45, 1.2e-38, 3.4e38, 0.625, 3.0, 6.0, 88.7, 88.8, 87.4, 104.5]
@@ -26,6 +27,7 @@ float es_t_max_lane(const float *a) { return es_max_lane(es_loadu(a)); }
 void es_t_max(const float *a, const float *b, float *out) { es_storeu(out, es_max(es_loadu(a), es_loadu(b))); }
 void es_t_min(const float *a, const float *b, float *out) { es_storeu(out, es_min(es_loadu(a), es_loadu(b))); }
 void es_t_fma(const float *a, const float *b, float *out) { es_storeu(out, es_fma(es_loadu(a), es_loadu(b), es_splat(2.0f))); }
+void es_t_leaky(const float *a, const float *b, float *out) { es_storeu(out, es_leaky_relu(es_loadu(a), *b)); }
 void es_t_first(const float *a, float *out, int n) { es_store_first(out, es_load_first(a, n), n); }
 void es_t_load_first(const float *a, float *out, int n) { es_storeu(out, es_load_first(a, n)); }
 void es_t_aligned(const float *a, float *out) { es_store(out, es_load(a)); }
@@ -76,7 +78,7 @@ def header(isa: str, tmp_path_factory: pytest.TempPathFactory) -> Header:
         for name in FUNCTIONS
     )
     (folder / "t.c").write_text(f'#include "espalier_isa.h"\n{loops}{REST}')
-    words = [*ARITHMETIC, *ISA_FLAGS[isa], *STRICT, f"-I{building.HERE}", "-fPIC", "-shared", "-nostdlib", "-o", "t.so", "t.c"]
+    words = [*ARITHMETIC, *ISAS[isa].gcc, *STRICT, f"-I{building.HERE}", "-fPIC", "-shared", "-nostdlib", "-o", "t.so", "t.c"]
     compiler().call(words, folder, "t.c")  # -nostdlib: what would call libm does not link
     library = ctypes.CDLL(str(folder / "t.so"))
     library.es_t_sum.restype = library.es_t_max_lane.restype = ctypes.c_float
@@ -135,6 +137,13 @@ def test_maximum_and_minimum_keep_a_nan_of_the_first(header: Header) -> None:
     assert header.two("max", a, b)[3] == 3
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0, 1.5, -0.5])
+def test_leaky_relu_has_any_slope(header: Header, slope: float) -> None:
+    x = [-2.0, 3.0, INF, NAN, -INF] if header.lanes > 4 else [-2.0, 3.0, INF, NAN]
+    wanted = F.leaky_relu(torch.tensor(x), slope).numpy()
+    assert np.array_equal(header.two("leaky", x, [slope]), wanted[: header.lanes], equal_nan=True)
+
+
 def test_multiply_and_add(header: Header) -> None:
     assert header.two("fma", [1.0, 2.0, -3.0, 0.0], [4.0, 5.0, 6.0, 7.0]).tolist() == [6, 12, -16, 2]
 
@@ -177,6 +186,6 @@ def test_aligned_moves(header: Header) -> None:
 
 def test_every_isa_compiles(tmp_path: Path) -> None:
     (tmp_path / "t.c").write_text('#include "espalier_isa.h"\nint es_t(void) { return ES_LANES; }\n')
-    for isa, flags in ISA_FLAGS.items():
-        compiler().call([*ARITHMETIC, *flags, *STRICT, f"-I{building.HERE}", "-c", "t.c", "-o", f"{isa}.o"], tmp_path, "t.c")
-        assert (tmp_path / f"{isa}.o").exists()
+    for isa in ISAS.values():
+        compiler().call([*ARITHMETIC, *isa.gcc, *STRICT, f"-I{building.HERE}", "-c", "t.c", "-o", f"{isa.name}.o"], tmp_path, "t.c")
+        assert (tmp_path / f"{isa.name}.o").exists()

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.compiler.runtime.toolchain import CPU_FLAGS, ISA_FLAGS
+from espalier.compiler.isas import ISAS
 from espalier.devices import cpu_flags
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
-RUNNABLE = [isa for isa in ISA_FLAGS if set(CPU_FLAGS[isa]) <= cpu_flags()]
+RUNNABLE = [isa.name for isa in ISAS.values() if set(isa.flags) <= cpu_flags()]
 
 ROWS, COLUMNS, ROUNDS = 2, 37, 1
 NETWORK_H = """

@@ -73,11 +73,9 @@ def clamp_above(build: Building, x: Node, high: Operand) -> Node:
     return clamp(build, x, None, high)
 
 
-def leaky_relu(build: Building, x: Node, slope: float) -> Node:
-    """Read ``max(x, slope x)``, which holds for slopes from 0 to 1."""
-    if not 0 <= slope <= 1:
-        raise UnreadableError(f"its slope is {slope}, not from 0 to 1")
-    return binary(build, "maximum", x, binary(build, "mul", x, slope))
+def leaky_relu(build: Building, x: Node, slope: float = 0.01) -> Node:
+    """Read ``x`` where it is positive, ``slope x`` elsewhere."""
+    return unary(build, "leaky_relu", x, slope=float(slope))
 
 
 def gelu(build: Building, x: Node, approximate: str) -> Node:

@@ -86,7 +86,7 @@ def batch_norm(
     scale = (exact + eps).rsqrt() if gamma is None else gamma.double() * (exact + eps).rsqrt()
     shift = -weight_of(mean).double() * scale
     shift = shift if beta is None else shift + beta.double()
-    return (build.add("affine", x, constants={"scale": scale.float(), "shift": shift.float()}, axis=1),)
+    return (build.add("affine", x, constants={"scale": scale.float(), "shift": shift.float()}, axis=1, activation=None),)
 
 
 def layer_norm(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Layout, Lines, Plain, lines
+from espalier.compiler.layouts import Layout, Plain, lines
 from espalier.compiler.lowering.filters import Choice, Convolution, lowered
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.vectors import lowered_vector
@@ -22,19 +22,14 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
 
 
 def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
-    """Return the kernel of a linear layer: F over its rows; V where there is one row, or where rows do not take whole vectors."""
+    """Return the kernel of a linear layer: F over its rows, V where there is one."""
     assert isinstance(output, Plain)
     layer = linear_layer(node, graph)
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     source, result = lines(inputs[0]), lines(output)
-    if one_row_at_a_time(result, isa):
+    if result.size[2] == 1:
         return lowered_vector(layer, source, result, residual, isa)
     return lowered(layer, source, result, residual, isa, choice)
-
-
-def one_row_at_a_time(result: Lines, isa: Isa) -> bool:
-    """Return whether a linear layer falls to V: it has one row, or rows that do not take whole vectors."""
-    return result.size[2] == 1 or result.channels % isa.lanes != 0
 
 
 def conv_layer(node: Node, graph: Graph) -> Convolution:
@@ -48,6 +43,8 @@ def conv_layer(node: Node, graph: Graph) -> Convolution:
         _three([before for before, _ in node["padding"]], 0),
         _three(node["dilation"], 1),
         node.attributes.get("activation"),
+        node.settings,
+        bool(node.attributes.get("pool")),
     )
 
 
@@ -63,6 +60,7 @@ def linear_layer(node: Node, graph: Graph) -> Convolution:
         (0, 0, 0),
         (1, 1, 1),
         node.attributes.get("activation"),
+        node.settings,
     )
 
 

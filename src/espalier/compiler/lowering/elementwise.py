@@ -41,10 +41,12 @@ def lower_unary(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, 
 
 
 def lower_affine(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of ``scale * x + shift``."""
+    """Return the kernel of ``scale * x + shift`` and an activation."""
     shape = [-1 if axis == node["axis"] else 1 for axis in range(len(node.shape))]
     constants = {role: graph.constants[node.constants[role]].reshape(shape) for role in ("scale", "shift")}
-    return _kernel(Formula("es_fma({0}, {1}, {2})", constants, node["axis"] == 1), node, inputs, output, isa, graph)
+    activation = node["activation"]
+    formula = Formula(activated("es_fma({0}, {1}, {2})", node, activation), constants, node["axis"] == 1 and keeps_zero(node, activation))
+    return _kernel(formula, node, inputs, output, isa, graph)
 
 
 def lower_binary(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:

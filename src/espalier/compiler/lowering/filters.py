@@ -3,10 +3,14 @@
 Blocks of filters share a list of kept columns (``bcrc.Packed``), so that a pruned layer runs the loop of a dense one over fewer entries.
 Tiles are the outer loop and blocks the inner one, because the tile's input stays in L2 while the blocks pass; blocks whose weights exceed
 ``RESIDENT_BYTES`` are taken in portions, and each portion passes over all tiles.
+
+Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filters, are left to ``filters_finish``.
 """
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,12 +18,14 @@ from torch import Tensor
 
 from espalier.compiler.bcrc import Packed, needed_entries, pack
 from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Lines
+from espalier.compiler.layouts import LINE, Lines
+from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
+STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
 TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels: two weight loads are about one FMA each
 CLAMPED = (None, "relu", "relu6")  # activations applied in registers
 
@@ -47,7 +53,9 @@ class Convolution:
         stride: Along D, H, W.
         padding: Zeros before the first pixel, along D, H, W.
         dilation: Along D, H, W.
-        activation: None, or a function of the ISA header.
+        activation: None, or one of ``UNARY``; one of ``CLAMPED`` where it pools.
+        settings: Numbers of the activation, as ``Node.settings`` has them.
+        pool: Whether the result is the maximum over each 2x2 window of H and W.
     """
 
     weight: Tensor
@@ -57,6 +65,18 @@ class Convolution:
     padding: tuple[int, int, int]
     dilation: tuple[int, int, int]
     activation: str | None
+    settings: Mapping[str, float] = field(default_factory=dict)
+    pool: bool = False
+
+    @property
+    def side(self) -> int:
+        """Return how many rows, and columns, each result is the maximum of."""
+        return 2 if self.pool else 1
+
+    def computed(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return D, H and W of what is convolved for a result of ``size``."""
+        depth, height, width = size
+        return depth, height * self.side, width * self.side
 
 
 @dataclass(frozen=True)
@@ -81,10 +101,12 @@ class Choice:
 def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) -> Choice:
     """Return the blocks that should be fastest: fewest multiplications, stored zeros included, over the speed of such blocks.
 
+    Weights that do not stay in L2 come from L3 with the first tile, which takes no less time than they do.
+
     Args:
         layer: The layer.
         isa: Instruction set.
-        size: D, H, W of the output.
+        size: D, H, W that are computed, before any pool.
         line: Channels of a line of the input.
     """
     shape = tuple(layer.weight.shape)
@@ -96,9 +118,11 @@ def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) 
             if (channels == 3) != (shape[1] == 3) or (line % channels and channels != 3) or channels > shape[1] or shape[1] % channels:
                 continue
             entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors)
-            slots = tile.slots(size) * (1 + 1.5 / (tile.pixels * vectors))
-            cost = entries * channels * vectors * slots / isa.efficiency[vectors, channels]
+            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
+            a_tile = tile.pixels * (1 + 1.5 / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
+            loads = entries * channels * vectors
+            first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
+            cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
             if best is None or cost < best[0]:
                 best = cost, Choice(vectors, channels, tile)
     assert best is not None
@@ -111,20 +135,21 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     Args:
         layer: What it computes.
         source: Its input.
-        result: Its output; its lines take whole vectors of filters.
+        result: Its output; lines of a map take whole vectors of filters, rows of a plain tensor need not.
         residual: What is added before the activation.
         isa: Instruction set.
         choice: Knobs; None takes the rule's.
     """
-    choice = choice or choose(layer, isa, result.size, source.line)
+    size = layer.computed(result.size)
+    choice = choice or choose(layer, isa, size, source.line)
     packed = pack(layer.weight, layer.mask, block_filters=choice.vectors * isa.lanes, group_channels=choice.channels)
     bias = torch.zeros(packed.num_blocks * packed.block_filters)
     bias[: len(layer.bias)] = layer.bias.detach()
     body = _function(layer, packed, choice, source, result, residual, isa)
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
-    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile.rows}x{tile.columns}"
-    return Kernel("F", body, arrays, packed.executed * math.prod(result.size), detail, choice)
+    detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
+    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail, choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -143,10 +168,11 @@ def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
 
 def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:
     tile = choice.tile
-    used = used_vectors(result.channels, isa.lanes, choice.vectors)
+    last_vectors = used_vectors(result.channels, isa.lanes, choice.vectors)[-1]
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
-        outputs=_pixels(tile, result.strides),
+        windows=_windows(tile, layer.side),
+        outputs=_pixels(replace(tile, rows=tile.rows // layer.side, columns=tile.columns // layer.side), result.strides),
         residuals=() if residual is None else _pixels(tile, residual.strides),
         vectors=choice.vectors,
         stride=choice.vectors,
@@ -155,55 +181,82 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         residual_step=0 if residual is None else residual.line_stride,
         clamp=layer.activation if layer.activation in CLAMPED else None,
     )
-    loops = [emitted(f"{NAME}_tile", loop, isa), _finish(layer.activation, loop, isa)]
-    if used[-1] != choice.vectors:
-        loops.append(emitted(f"{NAME}_last", replace(loop, vectors=used[-1]), isa))
-    return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, used[-1])])
+    rest = unwhole(result, isa)
+    behind = finish(layer, loop, isa, rest) if layer.activation not in CLAMPED or rest else ""
+    if behind:
+        apart = tuple(pixel * choice.vectors * isa.lanes for pixel in range(tile.pixels))
+        loop = replace(loop, outputs=apart, residuals=(), output_step=LINE, clamp=None)
+    loops = [behind, emitted(f"{NAME}_tile", loop, isa)]
+    if last_vectors != choice.vectors:
+        loops.append(emitted(f"{NAME}_last", replace(loop, vectors=last_vectors), isa))
+    calls = _calls(packed, choice, result, residual, last_vectors, finished=bool(behind), ragged=bool(rest))
+    buffer = f"float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));" if behind else ""
+    return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, calls, buffer)])
+
+
+def _calls(
+    packed: Packed, choice: Choice, result: Lines, residual: Lines | None, last_vectors: int, *, finished: bool, ragged: bool
+) -> list[str]:
+    """Return statements that compute block ``p`` of a tile."""
+    filters, last = packed.block_filters, f"p == {packed.num_blocks - 1}"
+    into = [f"yt + {_block(result, filters)}"]
+    added = [] if residual is None else [f"rt + {_block(residual, filters)}"]
+    weights = f"w + start[p] * INT64_C({choice.channels * filters})"
+    arguments = ["xt", "entry + start[p]", weights, "start[p + 1] - start[p]", f"bias + p * {filters}"]
+    given = ", ".join([*arguments, "sums"] if finished else [*arguments, *into, *added])
+    lines = [f"{NAME}_tile({given});"]
+    if last_vectors != choice.vectors:
+        lines = [f"if ({last}) {NAME}_last({given});", f"else {lines[0]}"]
+    if finished:
+        vectors = f"{last} ? {last_vectors} : {choice.vectors}"
+        lines.append(f"{NAME}_finish({', '.join(['sums', *added, *into, vectors, *([last] if ragged else [])])});")
+    return lines
 
 
 def _passes(
-    layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, last_vectors: int
+    layer: Convolution,
+    packed: Packed,
+    choice: Choice,
+    source: Lines,
+    result: Lines,
+    residual: Lines | None,
+    calls: Sequence[str],
+    buffer: str,
 ) -> str:
     """Return the function that takes a thread's tiles through its blocks."""
-    tile, filters = choice.tile, packed.block_filters
-    depth, rows, columns = tile.counts(result.size)
-    _, height, width = result.size
+    tile = choice.tile
+    size = layer.computed(result.size)
+    planes, rows, columns = tile.counts(size)
+    depth, height, width = size
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
-    weights = f"w + start[p] * INT64_C({choice.channels * filters})"
-    arguments = f"xt, entry + start[p], {weights}, start[p + 1] - start[p], bias + p * {filters}, yt + {_block(result, filters)}"
-    if residual is not None:
-        arguments += f", rt + {_block(residual, filters)}"
-    call = f"{NAME}_tile({arguments});"
-    if last_vectors != choice.vectors:
-        call = f"if (p == {packed.num_blocks - 1}) {NAME}_last({arguments});\n        else {call}"
-    if layer.activation not in CLAMPED:
-        vectors = f"p == {packed.num_blocks - 1} ? {last_vectors} : {choice.vectors}"
-        call += f"\n        {NAME}_finish(yt + {_block(result, filters)}, {vectors});"
-    by_filters = _split_by_filters(packed, source, result, tile) if choice.by_filters is None else choice.by_filters
+    by_filters = _split_by_filters(packed, source, size, tile) if choice.by_filters is None else choice.by_filters
     if by_filters:
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
-        split = f"es_split({depth * rows * columns}, tid, c->threads, &begin, &end);"
+        split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
+    joined = "\n        ".join(calls)
     portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
     return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{
-  int64_t begin = 0, end = {depth * rows * columns}, first = 0, last = {packed.num_blocks};
+  int64_t begin = 0, end = {planes * rows * columns}, first = 0, last = {packed.num_blocks};
+  {buffer}
   {split}
   for (int64_t from = first; from < last; from += {portion}) {{
     const int64_t to = from + {portion} < last ? from + {portion} : last;
     for (int64_t t = begin; t < end; ++t) {{
-      const int64_t z = t / {rows * columns}, row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};
+      const int64_t plane = t / {rows * columns} * {tile.planes}, z = plane < {depth - tile.planes} ? plane : {depth - tile.planes};
+      const int64_t row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};
       const int64_t y0 = row < {height - tile.rows} ? row : {height - tile.rows};
       const int64_t x0 = column < {width - tile.columns} ? column : {width - tile.columns};
       const float *xt = x + {_at(source, steps)};
-      float *yt = y + {_at(result, result.strides)};
+      float *yt = y + {_at(result, _output_steps(layer, result))};
       {residual_tile}
       for (int64_t p = from; p < to; ++p) {{
-        {call}
+        {joined}
       }}
     }}
   }}
@@ -214,6 +267,11 @@ def _passes(
 def _input_steps(layer: Convolution, source: Lines) -> tuple[int, int, int]:
     depth, height, width = (stride * step for stride, step in zip(layer.stride, source.strides, strict=True))
     return depth, height, width
+
+
+def _output_steps(layer: Convolution, result: Lines) -> tuple[int, int, int]:
+    depth, height, width = result.strides
+    return depth, height // layer.side, width // layer.side  # whole: tiles begin at multiples of the side
 
 
 def _at(lines: Lines, steps: tuple[int, int, int]) -> str:
@@ -229,23 +287,24 @@ def _block(lines: Lines, filters: int) -> str:
 
 
 def _pixels(tile: Tile, steps: tuple[int, int, int]) -> tuple[int, ...]:
-    return tuple(row * steps[1] + column * steps[2] for row in range(tile.rows) for column in range(tile.columns))
+    ranges = (range(tile.planes), range(tile.rows), range(tile.columns))
+    return tuple(sum(place * step for place, step in zip(pixel, steps, strict=True)) for pixel in itertools.product(*ranges))
 
 
-def _split_by_filters(packed: Packed, source: Lines, result: Lines, tile: Tile) -> bool:
-    """Return whether threads share out filters, not pixels: where the weights outweigh the map, each thread should read half of them."""
-    map_bytes = 4 * source.channels * math.prod(result.size)
-    return packed.num_blocks > 1 and (packed.weights.nbytes > 2 * map_bytes or tile.slots(result.size) // tile.pixels < 4)
+def _windows(tile: Tile, side: int) -> tuple[tuple[int, ...], ...]:
+    """Return the pixels of a tile that each of its results is the maximum of."""
+    corners = itertools.product(range(tile.planes), range(0, tile.rows, side), range(0, tile.columns, side))
+    inside = [*itertools.product(range(side), range(side))]
+    return tuple(
+        tuple((plane * tile.rows + row + down) * tile.columns + column + right for down, right in inside) for plane, row, column in corners
+    )
 
 
-def _finish(activation: str | None, loop: Loop, isa: Isa) -> str:
-    """Return a function that applies an activation to the block that was just stored, while it is in L1; empty where the loop did."""
-    if activation in CLAMPED:
-        return ""
-    places = [loop.place(vector, pixel, isa.lanes) for vector in range(loop.vectors) for pixel in range(len(loop.outputs))]
-    return f"""static void {NAME}_finish(float *y, int vectors)
-{{
-  static const int32_t place[] = {{{", ".join(map(str, places))}}};
-  for (int i = 0; i < vectors * {len(loop.outputs)}; ++i) es_storeu(y + place[i], es_{activation}(es_loadu(y + place[i])));
-}}
-"""
+def _split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int], tile: Tile) -> bool:
+    """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map.
+
+    A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half.
+    """
+    map_bytes = 4 * source.channels * math.prod(size)
+    outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
+    return packed.num_blocks > 1 and (outweigh or tile.slots(size) // tile.pixels < 4)

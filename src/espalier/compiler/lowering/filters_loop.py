@@ -24,6 +24,7 @@ class Loop:
 
     Args:
         inputs: Floats from the tile's first input pixel to each pixel's.
+        windows: The pixels of each output, whose maximum it is; one each where nothing is pooled.
         outputs: Floats from the tile's first output pixel to each.
         residuals: The same of the tensor that is added; empty where none is.
         vectors: Vectors of filters computed.
@@ -35,6 +36,7 @@ class Loop:
     """
 
     inputs: tuple[int, ...]
+    windows: tuple[tuple[int, ...], ...]
     outputs: tuple[int, ...]
     residuals: tuple[int, ...]
     vectors: int
@@ -44,13 +46,13 @@ class Loop:
     residual_step: int
     clamp: str | None
 
-    def place(self, vector: int, pixel: int, lanes: int, line: int = 16) -> int:
-        """Return the floats from the tile's first output to that pixel's vector; a line holds ``line / lanes`` vectors."""
-        return self.outputs[pixel] + _line(vector, lanes, line, self.output_step)
+    def place(self, vector: int, output: int, lanes: int, line: int = 16) -> int:
+        """Return the floats from the tile's first output to that output's vector; a line holds ``line / lanes`` vectors."""
+        return self.outputs[output] + _line(vector, lanes, line, self.output_step)
 
-    def added(self, vector: int, pixel: int, lanes: int, line: int = 16) -> int:
+    def added(self, vector: int, output: int, lanes: int, line: int = 16) -> int:
         """Return the same of the tensor that is added."""
-        return self.residuals[pixel] + _line(vector, lanes, line, self.residual_step)
+        return self.residuals[output] + _line(vector, lanes, line, self.residual_step)
 
 
 def _line(vector: int, lanes: int, line: int, step: int) -> int:
@@ -88,13 +90,15 @@ def _vectors(loop: Loop, isa: Isa) -> list[str]:
         lines.append("  }")
     lines.append(f"  w += {loop.channels * loop.stride * isa.lanes};")
     lines.append("}")
-    for pixel in pixels:
+    for output, window in enumerate(loop.windows):
         for v in vectors:
-            value = f"a{pixel}_{v}"
+            value = f"a{window[0]}_{v}"
+            for pixel in window[1:]:
+                value = f"es_max({value}, a{pixel}_{v})"
             if loop.residuals:
-                value = f"({value} + es_loadu(r + {loop.added(v, pixel, isa.lanes)}))"
+                value = f"({value} + es_loadu(r + {loop.added(v, output, isa.lanes)}))"
             clamp = CLAMPS[loop.clamp]
-            lines.append(f"es_storeu(y + {loop.place(v, pixel, isa.lanes)}, {clamp % value if clamp else value});")
+            lines.append(f"es_storeu(y + {loop.place(v, output, isa.lanes)}, {clamp % value if clamp else value});")
     return lines
 
 
@@ -120,28 +124,33 @@ def _asm(loop: Loop) -> list[str]:
             turn = 1 - turn
     text += [f"addq ${loop.channels * loop.stride * 64}, %[w]", "decq %[n]", "jnz 1b", "2:"]
     zero, six = first_weight, first_weight + 1
+    registers = [[pixel * loop.vectors + v for v in vectors] for pixel, *_ in loop.windows]
+    for window in loop.windows:
+        for pixel in window[1:]:
+            first, other = window[0] * loop.vectors, pixel * loop.vectors
+            text += [f"vmaxps %%zmm{other + v}, %%zmm{first + v}, %%zmm{first + v}" for v in vectors]
     if loop.residuals:
         text += [
-            f"vaddps {loop.added(v, pixel, lanes) * 4}(%[r]), %%zmm{pixel * loop.vectors + v}, %%zmm{pixel * loop.vectors + v}"
-            for pixel in pixels
-            for v in vectors
+            f"vaddps {loop.added(v, output, lanes) * 4}(%[r]), %%zmm{number}, %%zmm{number}"
+            for output, kept in enumerate(registers)
+            for v, number in enumerate(kept)
         ]
     if loop.clamp:
         text.append(f"vpxord %%zmm{zero}, %%zmm{zero}, %%zmm{zero}")
     if loop.clamp == "relu6":
         text.append(f"vbroadcastss %[six], %%zmm{six}")
-    for pixel in pixels:
-        for v in vectors:
-            register = f"%%zmm{pixel * loop.vectors + v}"
+    for output, kept in enumerate(registers):
+        for v, number in enumerate(kept):
+            register = f"%%zmm{number}"
             if loop.clamp:
                 text.append(f"vmaxps %%zmm{zero}, {register}, {register}")
             if loop.clamp == "relu6":
                 text.append(f"vminps %%zmm{six}, {register}, {register}")
-            text.append(f"vmovups {register}, {loop.place(v, pixel, lanes) * 4}(%[y])")
+            text.append(f"vmovups {register}, {loop.place(v, output, lanes) * 4}(%[y])")
     operands = ['[x] "r"(x)', '[bias] "r"(bias)', '[y] "r"(y)']
     operands += ['[r] "r"(r)'] if loop.residuals else []
     operands += ['[six] "m"(six)'] if loop.clamp == "relu6" else []
-    registers = ", ".join(f'"xmm{number}"' for number in range(32))
+    clobbered = ", ".join(f'"xmm{number}"' for number in range(32))
     before = ["static const float six = 6.0f;"] if loop.clamp == "relu6" else []
     return [
         *before,
@@ -149,7 +158,7 @@ def _asm(loop: Loop) -> list[str]:
         *(f'    "{line}\\n\\t"' for line in text),
         '    : [entry] "+r"(entry), [w] "+r"(w), [n] "+r"(entries)',
         f"    : {', '.join(operands)}",
-        f'    : "rax", "cc", "memory", {registers});',
+        f'    : "rax", "cc", "memory", {clobbered});',
     ]
 
 

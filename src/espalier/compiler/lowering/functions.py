@@ -4,6 +4,7 @@ The channels that fill the last line of a map are zero, and stay so without a wo
 """
 
 import math
+from collections.abc import Mapping
 
 from espalier.compiler.graph import UNARY, Node
 
@@ -29,12 +30,12 @@ def literal(value: float) -> str:
     return f"{float(value)!r}f"
 
 
-def activated(value: str, node: Node, function: str | None) -> str:
+def activated(value: str, node: Node | Mapping[str, float], function: str | None) -> str:
     """Return the C expression of a function of one number.
 
     Args:
         value: C expression of its argument.
-        node: Whose attributes hold the bounds of ``clamp``.
+        node: What holds the numbers that ``SETTINGS`` names: a node, or its ``settings``.
         function: One of ``UNARY``; None returns ``value``.
     """
     match function:
@@ -44,6 +45,8 @@ def activated(value: str, node: Node, function: str | None) -> str:
             return f"-({value})"
         case "clamp":
             return f"es_clamp({value}, {literal(node['low'])}, {literal(node['high'])})"
+        case "leaky_relu":
+            return f"es_leaky_relu({value}, {literal(node['slope'])})"
     assert function in UNARY, f"no function is called '{function}'"
     return f"es_{function}({value})"
 

@@ -58,19 +58,22 @@ def vectors(layout: Map, isa: Isa) -> Vectors:
 
 
 def over_rows(result: Map, lines: Sequence[str]) -> list[str]:
-    """Return statements for each row of each line of the result, shared among threads.
+    """Return statements for each row of each line of the result, shared among threads in bands of rows.
 
     ``line``, ``z`` and ``row`` say which; ``z`` and ``row`` are there where the result has more than one.
     """
     depth, height, _ = result.size
-    indices = [f"line = t / {depth * height}" if depth * height > 1 else "line = t"]
+    indices = []
     if depth > 1:
-        indices.append(f"z = t / {height} % {depth}" if height > 1 else f"z = t % {depth}")
+        indices.append(f"z = t / {height}" if height > 1 else "z = t")
     if height > 1:
-        indices.append(f"row = t % {height}")
+        indices.append(f"row = t % {height}" if depth > 1 else "row = t")
+    declared = [f"const long {', '.join(indices)};"] if indices else []
+    inside = block("for (long t = begin; t < end; ++t)", [*declared, *lines])
     return [
-        f"es_split({result.lines * depth * height}, tid, c->threads, &begin, &end);",
-        *block("for (long t = begin; t < end; ++t)", [f"const long {', '.join(indices)};", *lines]),
+        "int64_t first_line, last_line;",
+        f"es_split_map({result.lines}, {depth * height}, tid, c->threads, &first_line, &last_line, &begin, &end);",
+        *block("for (long line = first_line; line < last_line; ++line)", inside),
     ]
 
 

@@ -9,41 +9,52 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile of ``rows`` x ``columns`` output pixels of one D plane.
+    """A tile of ``planes`` x ``rows`` x ``columns`` output pixels.
 
     Args:
         rows: Along H.
         columns: Along W.
+        planes: Along D.
     """
 
     rows: int
     columns: int
+    planes: int = 1
+
+    def __str__(self) -> str:
+        return "x".join(map(str, ((self.planes,) if self.planes > 1 else ()) + (self.rows, self.columns)))
 
     @property
     def pixels(self) -> int:
         """Return how many pixels it holds."""
-        return self.rows * self.columns
+        return self.planes * self.rows * self.columns
 
     def counts(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return how many tiles cover D, H and W."""
         depth, height, width = size
-        return depth, -(-height // self.rows), -(-width // self.columns)
+        return -(-depth // self.planes), -(-height // self.rows), -(-width // self.columns)
 
     def slots(self, size: tuple[int, int, int]) -> int:
         """Return how many pixels are computed, overlaps counted twice."""
         return math.prod(self.counts(size)) * self.pixels
 
 
-def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float) -> Tile:
-    """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them; ties go to the squarer.
+def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1) -> Tile:
+    """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them.
+
+    Ties go to fewer planes, then to the squarer.
 
     Args:
         size: D, H and W of the map.
         most_pixels: What the registers hold.
         overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
+        step: What rows and columns must be multiples of.
     """
-    _, height, width = size
+    depth, height, width = size
     candidates = [
-        Tile(rows, columns) for rows in range(1, min(height, most_pixels) + 1) for columns in range(1, min(width, most_pixels // rows) + 1)
+        Tile(rows, columns, planes)
+        for rows in range(step, min(height, most_pixels // step) + 1, step)
+        for columns in range(step, min(width, most_pixels // rows) + 1, step)
+        for planes in range(1, min(depth, most_pixels // (rows * columns)) + 1)
     ]
-    return min(candidates, key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), abs(tile.rows - tile.columns)))
+    return min(candidates, key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)))

@@ -6,6 +6,7 @@ from espalier.compiler.bcrc import pack
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
 from espalier.compiler.lowering.filters import SPLIT, Convolution, offsets
+from espalier.compiler.lowering.functions import activated
 from espalier.compiler.lowering.kernel import NAME, Kernel
 
 SUMS = 4  # independent sums of a vector of filters: an FMA takes four cycles
@@ -29,7 +30,7 @@ def lowered_vector(layer: Convolution, source: Lines, result: Lines, residual: L
     sums = " + ".join(f"s{n}" for n in range(group))
     steps = "\n".join(f"        s{n} += es_load(weight + {n * isa.lanes}) * es_splat(in[{n}]);" for n in range(group))
     add = "" if residual is None else f"sum += es_load_first(r + t * {residual.strides[2]} + p * {isa.lanes}, used);\n      "
-    activation = "" if layer.activation is None else f"sum = es_{layer.activation}(sum);\n      "
+    activation = "" if layer.activation is None else f"sum = {activated('sum', layer.settings, layer.activation)};\n      "
     extra = "" if residual is None else ", const float *r"
     text = f"""{SPLIT}
 void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,

@@ -7,6 +7,7 @@ from espalier.compiler.passes.borders import fold_borders
 from espalier.compiler.passes.dead import remove_dead_channels
 from espalier.compiler.passes.fusion import fuse_activations, fuse_residuals
 from espalier.compiler.passes.identities import drop_identities, fold_constants
+from espalier.compiler.passes.pooling import fuse_pools
 from espalier.compiler.passes.row_order import group_rows
 from espalier.compiler.passes.scaling import fold_scales
 
@@ -22,6 +23,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_residuals,
     remove_dead_channels,
     group_rows,
+    fuse_pools,
 )
 
 

@@ -9,20 +9,21 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.passes.editing import Editing, only_reader
 
 LAYERS = ("conv", "linear")
+ACTIVATED = (*LAYERS, "binary", "affine")
 
 
 def fuse_activations(graph: Graph) -> Graph:
-    """Return the graph with every activation inside the layer or the binary operator that alone gives its argument."""
+    """Return the graph with every activation inside the layer or the operator of ``ACTIVATED`` that alone gives its argument."""
     edit, readers = Editing(graph), graph.readers()
     for node in graph:
         before = edit.node(node.inputs[0]) if node.op == "unary" else None
         if (
             before is not None
-            and before.op in (*LAYERS, "binary")
+            and before.op in ACTIVATED
             and not before["activation"]
             and only_reader(graph, readers, node.inputs[0]) is not None
         ):
-            edit.put(before.having(activation=node["function"], **_bounds(node)))
+            edit.put(before.having(activation=node["function"], **node.settings))
             edit.drop(node, before.name)
         else:
             edit.put(node)
@@ -43,7 +44,7 @@ def fuse_residuals(graph: Graph) -> Graph:
         if layer is None:
             continue
         (other,) = (name for name in node.inputs if name != layer.name)
-        fused = replace(layer.having(residual=True, activation=node["activation"], **_bounds(node)), inputs=(*layer.inputs, other))
+        fused = replace(layer.having(residual=True, activation=node["activation"], **node.settings), inputs=(*layer.inputs, other))
         late = place[other] > place[layer.name]
         nodes[node.name if late else layer.name] = replace(fused, name=node.name) if late else fused
         del nodes[layer.name if late else node.name]
@@ -64,8 +65,3 @@ def _last_layer(graph: Graph, nodes: dict[str, Node], readers: dict[str, list[No
         if term is not None and alone and not term["activation"] and not term["residual"]:
             return term
     return None
-
-
-def _bounds(node: Node) -> dict[str, float]:
-    """Return the bounds of a node whose function or activation is ``clamp``."""
-    return {name: node[name] for name in ("low", "high") if name in node.attributes}

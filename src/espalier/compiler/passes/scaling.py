@@ -79,8 +79,7 @@ def _scaled_rows(edit: Editing, layer: Node, node: Node, scaling: Scaling) -> No
     bias = edit.constants[layer.constants["bias"]].double() * scale if "bias" in layer.constants else 0.0
     scaled = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
     folded = edit.with_constants(layer, {"weight": scaled.to(weight.dtype), "bias": (bias + shift).to(weight.dtype)})
-    kept = {name: node[name] for name in ("activation", "low", "high") if name in node.attributes}
-    return folded.having(**kept)
+    return folded.having(activation=node["activation"], **node.settings)
 
 
 def _into_layers_behind(graph: Graph) -> Graph:

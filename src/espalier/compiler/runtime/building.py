@@ -2,7 +2,7 @@
 
 An entry of the cache is a folder named by the digest of its sources, flags and compiler. It holds the sources, the library and
 ``build.json`` with the library's own digest. It is made under another name and renamed, so that no half-made one is ever seen; two
-processes that make the same one at once both end with a good one.
+processes that make the same one at once both end with a good one. ``keeping`` says when it goes.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from espalier.compiler.runtime.toolchain import FLAGS, ISA_FLAGS, SANITIZERS, BuildError, Compiler, check_isa, compiler
+from espalier.compiler.runtime.keeping import MANIFEST, limit_bytes, make_room, mark_used
+from espalier.compiler.runtime.toolchain import FLAGS, SANITIZERS, BuildError, Compiler, compiler, known_isa
 from espalier.devices import num_cores
 from espalier.progress import late_bar
 
@@ -30,7 +31,6 @@ SHIPPED = ("espalier_isa.h", "espalier_runtime.h", "espalier_runtime.c", "espali
 PROGRAM = ("main.c", "espalier_record.h", "espalier_record.c")  # of a stand-alone folder, no part of the library
 POOL = "espalier_pool.c"
 LIBRARY = "network.so"
-MANIFEST = "build.json"
 DIGEST_LENGTH = 24  # hex digits in an entry's name
 _NAME = re.compile(r"[A-Za-z0-9_]+\.[ch]")
 
@@ -82,7 +82,7 @@ def build(
 
     Args:
         sources: File name -> text, or a folder of them; the runtime's files join where they are not among them.
-        isa: Instruction set, a key of ``ISA_FLAGS``.
+        isa: Instruction set, a key of ``ISAS``.
         cache: Folder of the cache; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         flags: More flags for the compiler, such as warnings.
         sanitize: Whether address and undefined-behaviour checks are compiled in; such a library loads only where ASan's is preloaded.
@@ -91,21 +91,22 @@ def build(
 
     Raises:
         BuildError: The C compiler failed; nothing is kept.
-        ValueError: There is no C compiler, the instruction set is unknown, or a file's name is none of ours.
+        ValueError: There is no C compiler, the instruction set is unknown, a file's name is none of ours, or ``ESPALIER_CACHE_GB`` no size.
         OSError: The cache cannot be written, or its disk is full; nothing is kept.
     """
-    check_isa(isa)
     texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SHIPPED} | emitted_texts(sources)
-    every = (*FLAGS, *ISA_FLAGS[isa], *(SANITIZERS if sanitize else ()), *flags)
+    every = (*FLAGS, *known_isa(isa).gcc, *(SANITIZERS if sanitize else ()), *flags)
     recipe = Recipe(texts, isa, compiler(), every, openmp)
-    root = cache or cache_folder()
+    root, limit = cache or cache_folder(), limit_bytes()
     entry = root / recipe.digest
+    mark_used(entry)  # before it is looked at, so that no other process takes it away behind that
     if not _whole(entry):
         try:
             _make(recipe, entry, console)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(f"cannot keep a compiled network in {root}: {reason}; set ESPALIER_CACHE to a folder with room.") from error
+        make_room(root, limit)
     return entry / LIBRARY
 
 

@@ -231,6 +231,7 @@ ES_INLINE es_v es_gelu_tanh(es_v x) { return x * es_sigmoid(1.59576912f * es_fma
 
 ES_INLINE es_v es_silu(es_v x) { return x * es_sigmoid(x); }
 ES_INLINE es_v es_relu(es_v x) { return es_max(x, es_zero()); }
+ES_INLINE es_v es_leaky_relu(es_v x, float slope) { return es_max(x, es_zero()) + slope * es_min(x, es_zero()); }
 ES_INLINE es_v es_relu6(es_v x) { return es_clamp(x, 0.0f, 6.0f); }
 ES_INLINE es_v es_hardsigmoid(es_v x) { return es_clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
 ES_INLINE es_v es_hardswish(es_v x) { return x * es_hardsigmoid(x); }

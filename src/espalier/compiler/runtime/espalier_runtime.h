@@ -75,6 +75,18 @@ static inline __attribute__((unused)) void es_split(int64_t n, int tid, int thre
     *end = *begin + each + (tid < more);
 }
 
+/* Thread tid's part of a map: a band of its rows, the same band in every layer, so that what a thread reads is what it wrote; a part of its
+ * lines of channels where there are too few rows. */
+static inline __attribute__((unused)) void es_split_map(
+    int64_t lines, int64_t rows, int tid, int threads, int64_t *first_line, int64_t *last_line, int64_t *first_row, int64_t *last_row) {
+    const int64_t most_rows = (rows + threads - 1) / threads, most_lines = (lines + threads - 1) / threads;
+    *first_line = *first_row = 0;
+    *last_line = lines;
+    *last_row = rows;
+    if (rows >= 4 * threads || most_rows * lines < most_lines * rows) es_split(rows, tid, threads, first_row, last_row);
+    else es_split(lines, tid, threads, first_line, last_line);
+}
+
 /* ---- Emitted, in network.c. */
 
 void es_load_zero(float *arena);

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from espalier.compiler.runtime.building import HERE, PROGRAM, SHIPPED, emitted_texts
 from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, Info, info_of
-from espalier.compiler.runtime.toolchain import FLAGS, ISA_FLAGS, SANITIZERS, check_isa
+from espalier.compiler.runtime.toolchain import FLAGS, SANITIZERS, known_isa
 from espalier.compiler.runtime.weights import Blob, write_weights
 
 REFERENCE, MAKEFILE, FACTS = "reference.bin", "Makefile", "espalier_facts.h"
@@ -68,7 +68,7 @@ def write_standalone(out: Path, sources: Mapping[str, str] | Path, blob: Blob, o
         raise ValueError(f"{out} exists and is not an empty folder; name another one with --out, or empty it.")
     emitted = emitted_texts(sources)
     info = info_of(emitted[HEADER], str(out))
-    check_isa(info.isa)
+    known_isa(info.isa)
     _check_reference(reference, info)
     texts = {name: (HERE / name).read_text(encoding="utf-8") for name in (*SHIPPED, *PROGRAM)} | emitted
     texts |= {MAKEFILE: _makefile(info), FACTS: _facts(origin, info)}
@@ -98,7 +98,7 @@ def _check_reference(reference: Reference, info: Info) -> None:
 
 
 def _makefile(info: Info) -> str:
-    flags = " ".join([*FLAGS, *ISA_FLAGS[info.isa]])
+    flags = " ".join([*FLAGS, *known_isa(info.isa).gcc])
     return (HERE / "exported.mk").read_text(encoding="utf-8").replace("@FLAGS@", flags).replace("@SANITIZERS@", " ".join(SANITIZERS))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from espalier.compiler.runtime.arrays import Array, Placed, new, taken, written
 from espalier.compiler.runtime.building import LIBRARY, build
 from espalier.compiler.runtime.emitted import WEIGHTS, Info, emitted_info
-from espalier.compiler.runtime.toolchain import CPU_FLAGS, check_isa
+from espalier.compiler.runtime.toolchain import known_isa
 from espalier.compiler.runtime.weights import Blob, aligned_blob, read_weights
 from espalier.devices import cpu, cpu_flags
 
@@ -66,8 +66,7 @@ def check_cpu(isa: str, what: object) -> None:
     Raises:
         ValueError: It does not, or nobody knows that set; the message names what is missing.
     """
-    check_isa(isa)
-    if missing := sorted(set(CPU_FLAGS[isa]) - cpu_flags()):
+    if missing := sorted(set(known_isa(isa).flags) - cpu_flags()):
         raise ValueError(
             f"{what} was compiled for isa={isa}; this CPU ({cpu().name}) lacks {' '.join(missing)}. "
             "Compile the network for an instruction set that it has; isa=generic runs everywhere."

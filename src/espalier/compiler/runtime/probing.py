@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from espalier.compiler.isas import detect
 from espalier.compiler.runtime.building import HERE, build
 from espalier.compiler.runtime.loading import CompiledModel
-from espalier.compiler.runtime.toolchain import CPU_FLAGS, check_isa
+from espalier.compiler.runtime.toolchain import known_isa
 from espalier.compiler.runtime.weights import aligned_blob
-from espalier.devices import cpu_flags
 
 MULTIPLY_ADDS, READING = 0, 1  # what probing.c is asked for
 CHAINS, STEPS = 12, 2  # of multiply-adds: vectors, and how often a repeat takes each further
@@ -80,8 +80,7 @@ def probe(num_threads: int, isa: str | None = None) -> Ceilings:
     Raises:
         ValueError: There is no C compiler, or as ``CompiledModel`` says.
     """
-    isa = isa or next(name for name, flags in CPU_FLAGS.items() if cpu_flags() >= set(flags))
-    check_isa(isa)
+    isa = known_isa(isa).name if isa else detect().name
     l2_bytes = _cache_bytes(2)
     memory = _memory(_dram_bytes() // 4)
     with _opened(isa, memory, 1) as alone:

@@ -7,23 +7,15 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from espalier.compiler.isas import ISAS, Isa
+
 ARITHMETIC = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 FLAGS = (*ARITHMETIC, "-fPIC", "-fvisibility=hidden", "-pthread", "-pipe")
-ISA_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
-    "avx2": ("-mavx2", "-mfma"),
-    "generic": (),
-}
-CPU_FLAGS: Mapping[str, tuple[str, ...]] = {  # what /proc/cpuinfo must list for code of that ISA to run
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"),
-    "avx2": ("avx2", "fma"),
-    "generic": (),
-}
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
 CANDIDATES = ("cc", "gcc", "clang")  # in this order, where CC names none
 INSTALL = (
@@ -104,14 +96,15 @@ def _compiler(named: str, path: str) -> Compiler:
     return Compiler(tuple(words), (done.stdout.splitlines() or [""])[0])
 
 
-def check_isa(isa: str) -> None:
-    """Check that we emit code for an instruction set.
+def known_isa(isa: str) -> Isa:
+    """Return an instruction set by name.
 
     Raises:
-        ValueError: We do not; the message lists those we do.
+        ValueError: We emit no code for it; the message lists those we do.
     """
-    if isa not in ISA_FLAGS:
-        raise ValueError(f"isa={isa} is not known; code is emitted for {', '.join(ISA_FLAGS)}.")
+    if isa not in ISAS:
+        raise ValueError(f"isa={isa} is not known; code is emitted for {', '.join(ISAS)}.")
+    return ISAS[isa]
 
 
 def _explained(status: int, said: str, folder: Path, file: str, command: Sequence[str]) -> str:
