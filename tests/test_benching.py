@@ -1,5 +1,6 @@
 """Benchmarks with engines of the test's own: who is listed how, which figures follow, and what the shell takes and prints."""
 
+import io
 import json
 import os
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -16,6 +18,7 @@ from espalier import benching, cli, completion, devices, printing
 from espalier.bench_chart import chart
 from espalier.bench_result import Bench, Entry
 from espalier.benching import bench, bench_words
+from espalier.compiler import Explanation, Line
 from espalier.frames import contending, engines
 from espalier.frames.engines import Run, Unable
 from espalier.frames.roofline import Roof
@@ -68,8 +71,14 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
     monkeypatch.setattr(contending.time, "perf_counter_ns", lambda: CLOCK[0])
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
     monkeypatch.setattr(contending, "machine_lock", nullcontext)  # nothing real is timed
+    monkeypatch.setattr(benching, "machine_lock", nullcontext)
     monkeypatch.setattr(benching, "num_cores", lambda: 2)
+    monkeypatch.setattr("espalier.compiler.measured_roof", _no_compiler)
     return every
+
+
+def _no_compiler(num_threads: int) -> tuple[float, float]:
+    raise ValueError(f"there is no C compiler for {num_threads} threads")
 
 
 def own(**changes: Any) -> Bench:
@@ -124,7 +133,7 @@ def test_a_roof_places_the_layers() -> None:
 
 
 def test_the_compiler_is_asked_for_the_roof_and_the_fork_join_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.compiler.measured_roof", lambda num_threads: (100.0 * num_threads, 10.0), raising=False)
+    monkeypatch.setattr("espalier.compiler.measured_roof", lambda num_threads: (100.0 * num_threads, 10.0))
 
     class Timed(Fake):
         def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
@@ -143,6 +152,42 @@ def test_the_compiler_is_asked_for_the_roof_and_the_fork_join_time(monkeypatch: 
     assert found.fork_join_ns == (110.0, 110.0)
     assert found.roofline is not None
     assert max(layer.gflops for layer in found.roofline.values()) <= 200.0
+
+
+def test_tuned_is_what_was_done_not_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not own(tune=True, engines=["fast", "espalier-sparse"]).tuned  # a fake searches nothing
+
+    class Searched(Fake):
+        def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
+            run = super().prepare(model, example, num_threads=num_threads)
+            run.tuned = True  # type: ignore[attr-defined]
+            return run
+
+    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Searched("espalier-sparse", 1.0))
+    assert own(tune=True).tuned
+    monkeypatch.setitem(engines.ENGINES, "fast", Searched("fast", 1.0))
+    assert not own(tune=True, engines=["fast"]).tuned  # of ours alone
+
+
+def test_our_kernels_are_explained_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line("0", "conv", (1, 8, 6, 6), "dense", "F", "gM=16", 100, 100, reasons=("one reason",), microseconds=0.5)
+
+    class Explained(Fake):
+        def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
+            run = super().prepare(model, example, num_threads=num_threads)
+            run.explain = lambda *, num_runs: Explanation((line,) if num_runs else ())  # type: ignore[attr-defined]
+            return run
+
+    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Explained("espalier-sparse", 1.0))
+    found = own(explain=True)
+    assert found.layers == Explanation((line,))
+    (told,) = found.as_json()["layers"]
+    assert (told["gflops"], told["reasons"]) == (pytest.approx(0.4), ("one reason",))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(*printing.bench_lines(found))
+    assert "one reason" in console.export_text()
+    assert own().layers is None
+    assert own(engines=["fast"], explain=True).as_json()["layers"] is None
 
 
 KEYS = ("engine", "version", "precision", "latency_ms_p10", "latency_ms_p50", "latency_ms_p90", "max_rel_error", "status")

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from espalier.compiler import Explanation
 from espalier.frames.contending import Outcome
 from espalier.frames.roofline import Placement
 from espalier.subjects import Subject
@@ -73,7 +74,7 @@ class Bench:
         rate: The rate asked, of the multiply-adds of the whole network; None where nothing was pruned here.
         num_threads: Threads of every engine.
         precision: Of those that are compared.
-        tuned: Whether our code was searched for, rather than chosen by rule.
+        tuned: Whether a search had a say in our code; otherwise a rule chose it.
         seed: Of random weights and masks.
         engines: One entry an engine.
         fork_join_ns: Handing work to all threads and waiting for them, before and after; None where it could not be measured.
@@ -83,6 +84,7 @@ class Bench:
         device: The CPU.
         versions: Package -> version.
         started: When, ISO 8601, UTC.
+        layers: Each kernel of our sparse code, timed in a build of its own, and what holds it back; None where nobody asked.
     """
 
     subject: Subject
@@ -99,6 +101,7 @@ class Bench:
     device: str
     versions: Mapping[str, str]
     started: str
+    layers: Explanation | None = None
 
     def entry(self, engine: str | None) -> Entry | None:
         """Return an engine's line; None where it took no part."""
@@ -176,6 +179,7 @@ class Bench:
             "moved": self.moved,
             "others_cpus": self.others_cpus,
             "roofline": None if self.roofline is None else {layer: asdict(one) for layer, one in self.roofline.items()},
+            "layers": None if self.layers is None else self.layers.as_json(),
             "device": self.device,
             "versions": dict(self.versions),
             "started": self.started,

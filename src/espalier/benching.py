@@ -8,21 +8,21 @@ import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from espalier.bench_result import OURS, Bench, Entry
+from espalier import compiler
+from espalier.bench_result import OURS, SPARSE, Bench, Entry
+from espalier.compiler import Explanation
 from espalier.compiler.compiling import FALLBACKS
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
-from espalier.frames.engines.ours import COMPILER
+from espalier.frames.machine import machine_lock
 from espalier.frames.roofline import Roof, placed
 from espalier.progress import progress_bar
 from espalier.record import Store
@@ -30,7 +30,11 @@ from espalier.subjects import Subject, own_subject, random_subject, run_subject
 from espalier.words import sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
-WORDS = ("model", "constraint", "rate", "group", "input", "threads", "precision", "engines", "tune", "fallback", "seed", "runs", "budget_s")
+EXPLAINED_RUNS = 20  # over which each kernel is timed
+WORDS = (
+    *("model", "constraint", "rate", "group", "input", "threads", "precision"),
+    *("engines", "tune", "explain", "fallback", "seed", "runs", "budget_s"),
+)
 
 
 def bench(
@@ -45,6 +49,7 @@ def bench(
     precision: str = PRECISION,
     engines: Sequence[str] | None = None,
     tune: bool = False,
+    explain: bool = False,
     fallback: str | None = None,
     seed: int = 0,
     num_runs: int = 100,
@@ -67,6 +72,7 @@ def bench(
         precision: fp32.
         engines: Who takes part; None takes all.
         tune: Search for the fastest code of ours.
+        explain: Also time every kernel of our sparse code, and say what holds it back.
         fallback: ``torch`` leaves operators that our compiler lacks to PyTorch; our lines are then marked as a hybrid. None refuses these.
         seed: Of random weights, masks and inputs.
         num_runs: Passes of each engine, at least 10.
@@ -107,18 +113,21 @@ def bench(
         for engine, run in ready.items()
     }
     entries = took_part | absent
-    roof = roof or _measured_roof(num_threads)
+    with machine_lock():
+        roof = roof or _measured_roof(num_threads)
+        layers = _explained(ready) if explain else None
     return Bench(
         subject=subject,
         rate=rate,
         num_threads=num_threads,
         precision=precision,
-        tuned=tune,
+        tuned=any(getattr(run, "tuned", False) for engine, run in ready.items() if engine.name in OURS),
         seed=seed,
         engines=tuple(entries[engine] for engine in chosen),
         fork_join_ns=found.fork_join_ns,
         moved=found.moved,
         others_cpus=found.others_cpus,
+        layers=layers,
         roofline=None if roof is None else placed(subject.model, subject.inputs[0], roof),
         device=str(cpu()),
         versions={"espalier": version("espalier"), "python": platform.python_version(), "torch": version("torch")},
@@ -155,6 +164,7 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
         precision=given["precision"] or PRECISION,
         engines=None if given["engines"] is None else given["engines"].split(","),
         tune=truth(words, "tune"),
+        explain=truth(words, "explain"),
         fallback=given["fallback"],
         seed=whole(words, "seed", 0),
         num_runs=whole(words, "runs", 100),
@@ -211,10 +221,18 @@ def _fork_join(ready: Mapping[Engine, Run]) -> Callable[[], float] | None:
     return next((run.fork_join_ns for run in ours if callable(getattr(run, "fork_join_ns", None))), None)  # type: ignore[attr-defined]
 
 
+def _explained(ready: Mapping[Engine, Run]) -> Explanation | None:
+    """Return what our sparse code says of its kernels; None where it took no part."""
+    own = (run for engine, run in ready.items() if engine.name == SPARSE and callable(getattr(run, "explain", None)))
+    return next((run.explain(num_runs=EXPLAINED_RUNS) for run in own), None)  # type: ignore[attr-defined]
+
+
 def _measured_roof(num_threads: int) -> Roof | None:
-    """Return what the compiler's probes measure of this machine; None where it has none."""
-    probe: Any = getattr(import_module(COMPILER), "measured_roof", None)
-    return None if probe is None else Roof(*probe(num_threads))
+    """Return what the compiler's probes measure of this machine; None where no C compiler builds them, which our engines' lines say."""
+    try:
+        return Roof(*compiler.measured_roof(num_threads))
+    except ValueError:
+        return None
 
 
 def _number(text: str | None, key: str) -> float | None:

@@ -316,7 +316,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="WORD...",
-            help="model=, rate=, constraint=, threads=, group=, engines=, tune=, fallback=, seed=, runs=, budget_s=, input=; a run, file.",
+            help="model=, rate=, constraint=, group=, threads=, engines=, tune=, explain=, fallback=, runs=, input=; a run; a file.",
             autocompletion=complete_bench,
         ),
     ],
@@ -341,6 +341,11 @@ def bench(
     # some engines, 16x4 groups, 200 passes, within two minutes
     espalier bench model=vgg16_cifar rate=8 group=16x4 threads=2 \\
         engines=espalier-sparse,onnxruntime runs=200 budget_s=120
+
+    \b
+    # search for the fastest kernels of ours first, and say what each one
+    # reaches, and why not more
+    espalier bench model=resnet50 rate=6 threads=2 tune=true explain=true
     """
     with stoppable():
         found = espalier.bench_words(words, console=errors)

@@ -6,7 +6,7 @@ import typer
 
 BENCH_KEYS = (
     *("model", "rate", "constraint", "threads", "group", "engines", "precision"),
-    *("tune", "fallback", "seed", "runs", "budget_s", "input"),
+    *("tune", "explain", "fallback", "seed", "runs", "budget_s", "input"),
 )
 
 

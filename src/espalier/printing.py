@@ -277,6 +277,8 @@ def bench_lines(found: "Bench") -> Iterator[RenderableType]:
         error = "" if entry.max_rel_error is None else f"{entry.max_rel_error:.0e}"
         grid.add_row(entry.title, *times, "" if gain is None else f"{gain:.2f}x", error)
     yield grid
+    if found.layers is not None:
+        yield found.layers
     yield from (escape(f"{entry.engine} {entry.status}: {entry.reason}.") for entry in found.engines if entry.reason)
     yield escape(f"Versions: {', '.join(f'{entry.engine} {entry.version}' for entry in found.engines if entry.version)}.")
     shape, what = "x".join(map(str, subject.inputs[0].shape)), ", ".join(subject.constraint) or "no structure"

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from espalier.compiler.lowering import filters_search
 from espalier.frames import CompiledCpu
 
 
@@ -37,3 +40,16 @@ def test_a_network_that_pytorch_runs_in_part_is_timed_as_a_hybrid(tmp_path: obje
 def test_larger_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=2: networks are compiled for one sample; frame=cpu"):
         CompiledCpu(num_threads=1, batch_size=2, num_warmup=1, num_runs=5)
+
+
+def test_a_tuned_network_says_so(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
+    monkeypatch.setattr(filters_search, "MOST_FIRST", 2)
+    monkeypatch.setattr(filters_search, "SCHEDULE", {"by_filters": (False, True)})
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU()).eval()
+    frame = CompiledCpu(num_threads=1, batch_size=1, num_warmup=1, num_runs=5, tune=True)
+    taken = frame.measure(model, torch.randn(1, 3, 8, 8), checkpoint="digest", weights="random")
+    assert taken.engine.endswith(" tuned")
+    untuned = replace(frame, tune_budget_s=0.0)
+    other = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU()).eval()
+    assert not untuned.measure(other, torch.randn(1, 3, 8, 8), checkpoint="digest", weights="random").engine.endswith("tuned")

@@ -1,8 +1,9 @@
 """From a network to native code: front, passes, program, C, library."""
 
 import ctypes
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,18 +12,23 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.emission import Emitted, emitted
+from espalier.compiler.explaining import Explanation, explanation
 from espalier.compiler.front import read_model
 from espalier.compiler.graph import Graph
 from espalier.compiler.isas import ISAS, Isa, detect
 from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
 from espalier.compiler.program import Program, program
+from espalier.compiler.reasons import Machine
 from espalier.compiler.runtime.arrays import Array
 from espalier.compiler.runtime.building import build
 from espalier.compiler.runtime.emitted import WEIGHTS
 from espalier.compiler.runtime.loading import CompiledModel
+from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.weights import write_weights
+from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
 
 if TYPE_CHECKING:
@@ -32,38 +38,6 @@ FALLBACKS = (None, "torch")
 PROFILE = ("-DES_PROFILE",)
 
 
-@dataclass(frozen=True)
-class Line:
-    """What ``explain`` says of one kernel.
-
-    Args:
-        source: Module path it came from.
-        op: Operator of the graph.
-        shape: Its result.
-        structure: What pruning left of its weight: a label, ``dense``, or nothing where it has none.
-        template: Kernel template.
-        detail: Its knobs.
-        macs: Multiply-adds it carries out, stored zeros included.
-        macs_dense: Those of the dense layer.
-        microseconds: Measured time, barrier included; None where it was not measured.
-    """
-
-    source: str
-    op: str
-    shape: tuple[int, ...]
-    structure: str
-    template: str
-    detail: str
-    macs: int
-    macs_dense: int
-    microseconds: float | None = None
-
-    @property
-    def gflops(self) -> float | None:
-        """Return 1e9 floating-point operations a second, two for a multiply-add; None where nothing was timed or multiplied."""
-        return 2e-3 * self.macs / self.microseconds if self.microseconds and self.macs else None
-
-
 class CompiledNetwork:
     """A network as native code, called like a module, and the program it runs.
 
@@ -71,14 +45,24 @@ class CompiledNetwork:
         emitted: C files and constants.
         program: What they carry out.
         num_threads: Threads that run it.
+        tuning: What tuning found; None where the rule chose.
         cache: Folder of compiled libraries; None takes the user's.
         console: Where progress is shown; None shows none.
     """
 
     hybrid = ""  # what about it is not native code: nothing
 
-    def __init__(self, emitted: Emitted, program: Program, *, num_threads: int, cache: Path | None, console: Console | None) -> None:
-        self.emitted, self.program, self.num_threads, self.cache = emitted, program, num_threads, cache
+    def __init__(
+        self,
+        emitted: Emitted,
+        program: Program,
+        *,
+        num_threads: int,
+        tuning: Tuning | None = None,
+        cache: Path | None,
+        console: Console | None,
+    ) -> None:
+        self.emitted, self.program, self.num_threads, self.tuning, self.cache = emitted, program, num_threads, tuning, cache
         library = build(emitted.files, program.isa.name, cache=cache, console=console)
         self.native = CompiledModel(library, np.frombuffer(emitted.blob, np.uint8), num_threads=num_threads)
 
@@ -90,6 +74,11 @@ class CompiledNetwork:
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
         """Run the network; ``CompiledModel`` says what it takes and raises."""
         return self.native(*inputs, out=out)
+
+    @property
+    def tuned(self) -> bool:
+        """Return whether a search, now or earlier, had a say in its kernels."""
+        return self.tuning is not None and bool(self.tuning.found)
 
     def fork_join_ns(self) -> float:
         """Return how long handing work to all threads and waiting for them takes."""
@@ -116,27 +105,32 @@ class CompiledNetwork:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def explain(self, *, num_runs: int = 0) -> list[Line]:
-        """Return a line for each kernel, in order.
+    def explain(self, *, num_runs: int = 0) -> Explanation:
+        """Return a line for each kernel, in order; printed, they are a table.
 
         Args:
-            num_runs: Runs over which each kernel is timed, in a build of its own; 0 times nothing.
+            num_runs: Runs over which each kernel is timed, in a build of its own, beside what this machine reaches, which is measured where
+                nobody has; 0 measures nothing.
         """
-        lines = [_line(self.program, number) for number in range(len(self.program.steps))]
-        if not num_runs:
-            return lines
+        isa = self.program.isa.name
+        seconds = self._seconds(num_runs) if num_runs else None
+        reached = (ceilings if num_runs else known_ceilings)(self.num_threads, isa, cache=self.cache)
+        machine = Machine(self.num_threads, l2_bytes(), len(self.emitted.blob), reached)
+        return explanation(self.program, machine, self.tuning.found if self.tuning else {}, seconds)
+
+    def _seconds(self, num_runs: int) -> list[float]:
+        """Return the mean time of each step."""
         library = build(self.emitted.files, self.program.isa.name, cache=self.cache, flags=PROFILE)
         blob = np.frombuffer(self.emitted.blob, np.uint8)
         with CompiledModel(library, blob, num_threads=self.num_threads) as timed:
             inputs = [torch.zeros(port.shape) for port in timed.info.inputs]
-            seconds = (ctypes.c_double * len(lines)).in_dll(timed.library.functions, "es_step_seconds")
+            seconds = (ctypes.c_double * len(self.program.steps)).in_dll(timed.library.functions, "es_step_seconds")
             for _ in range(3):
                 timed(*inputs)
             warm = list(seconds)
             for _ in range(num_runs):
                 timed(*inputs)
-            taken = [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
-        return [replace(line, microseconds=1e6 * time) for line, time in zip(lines, taken, strict=True)]
+            return [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
 
 
 @overload
@@ -148,6 +142,8 @@ def compile_model(
     isa: str | None = None,
     dense: bool = False,
     frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
     fallback: None = None,
     cache: Path | None = None,
     console: Console | None = None,
@@ -163,6 +159,8 @@ def compile_model(
     isa: str | None = None,
     dense: bool = False,
     frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
     fallback: str | None,
     cache: Path | None = None,
     console: Console | None = None,
@@ -177,6 +175,8 @@ def compile_model(
     isa: str | None = None,
     dense: bool = False,
     frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
     fallback: str | None = None,
     cache: Path | None = None,
     console: Console | None = None,
@@ -190,14 +190,17 @@ def compile_model(
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
+        tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
+        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
         fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, which makes a ``HybridNetwork`` of a network that holds
             any; None refuses such a network.
-        cache: Folder of compiled libraries; None takes ``ESPALIER_CACHE``, else the user's cache folder.
+        cache: Folder of compiled libraries, and of what tuning found; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown after two seconds; None shows none.
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, or no C
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, a budget
+            below 0, or no C compiler.
             compiler.
     """
     if isa is not None and isa not in ISAS:
@@ -206,11 +209,14 @@ def compile_model(
         raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
     if fallback not in FALLBACKS:
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
-    target = ISAS[isa] if isa else detect()
+    target, begun = ISAS[isa] if isa else detect(), time.monotonic()
 
     def native(graph: Graph) -> CompiledNetwork:
-        made = _lowered(graph, target, dense=dense)
-        return CompiledNetwork(emitted(made), made, num_threads=num_threads, cache=cache, console=console)
+        made, tuning = _lowered(graph, target, dense=dense), None
+        if tune:
+            left_s = tune_budget_s if tune_budget_s < 0 else max(0.0, tune_budget_s - (time.monotonic() - begun))
+            made, tuning = tuned(made, num_threads=num_threads, budget_s=left_s, cache=cache, console=console)
+        return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
 
     try:
         graph = read_model(model, example, frozen=frozen)
@@ -234,15 +240,3 @@ def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)
-
-
-def _line(made: Program, number: int) -> Line:
-    node, kernel = made.steps[number].node, made.steps[number].kernel
-    key = node.constants.get("weight", "")
-    multiplies = node.op in ("conv", "linear")
-    structure = made.graph.structures.get(key, "dense") if multiplies else ""
-    weight = made.graph.constants.get(key)
-    positions = int(np.prod(node.shape[2:] if node.op == "conv" else node.shape[:-1], dtype=np.int64))
-    positions *= 4 if node.attributes.get("pool") else 1
-    macs_dense = weight.numel() * positions if multiplies and weight is not None else kernel.macs
-    return Line(node.source, node.op, node.shape, structure, kernel.template, kernel.detail, kernel.macs, macs_dense)

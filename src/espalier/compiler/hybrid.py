@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from espalier.compiler.compiling import CompiledNetwork, Line
+from espalier.compiler.compiling import CompiledNetwork
+from espalier.compiler.explaining import Explanation, Line
 from espalier.compiler.front import checked, read_program
 from espalier.compiler.graph import Graph
 from espalier.compiler.hybrid_cutting import calls, cut, macs_of
@@ -67,6 +68,11 @@ class HybridNetwork:
         """Return the instruction set of its native code."""
         return next(iter(self.networks.values())).isa
 
+    @property
+    def tuned(self) -> bool:
+        """Return whether a search, now or earlier, had a say in its kernels."""
+        return any(network.tuned for network in self.networks.values())
+
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
         """Run the network.
 
@@ -90,7 +96,7 @@ class HybridNetwork:
                 outputs = tuple(results) if isinstance(inputs[0], Tensor) else tuple(np.asarray(result) for result in results)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def explain(self, *, num_runs: int = 0) -> list[Line]:
+    def explain(self, *, num_runs: int = 0) -> Explanation:
         """Return a line for each kernel and each operator of PyTorch, in order; ``num_runs`` as ``CompiledNetwork`` has it."""
         taken: dict[fx.Node, float] = {}
         if num_runs:
@@ -107,7 +113,7 @@ class HybridNetwork:
                 lines += self.networks[str(node.target)].explain(num_runs=num_runs)
             elif node in self.torch_lines:
                 lines.append(replace(self.torch_lines[node], microseconds=taken.get(node)))
-        return lines
+        return Explanation(tuple(lines))
 
     def fork_join_ns(self) -> float:
         """Return how long handing work to all native threads and waiting for them takes."""

@@ -8,6 +8,7 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain
 from espalier.compiler.lowering.dispatch import lower
 from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.site import Site
 from espalier.compiler.placing import placed
 from espalier.compiler.planning import Lifetime, Plan, planned
 
@@ -68,6 +69,12 @@ def program(graph: Graph, isa: Isa) -> Program:
         steps.append(Step(node, lower(node, layouts, laid.layouts[node.name], isa, laid.graph)))
     plan = planned(_lifetimes(laid.graph, laid.layouts, steps, aliases))
     return Program(laid.graph, laid.layouts, tuple(steps), plan, aliases, isa)
+
+
+def site_of(made: Program, number: int) -> Site:
+    """Return where the kernel of a step stands."""
+    node = made.steps[number].node
+    return Site(node, [made.layouts[name] for name in node.inputs], made.layouts[node.name], made.isa, made.graph)
 
 
 def _lifetimes(graph: Graph, layouts: Mapping[str, Layout], steps: list[Step], aliases: Mapping[str, str]) -> list[Lifetime]:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from espalier.compiler import compile_model
 from espalier.compiler.hybrid import LABEL as HYBRID
+from espalier.compiler.tuning import BUDGET_S
 from espalier.devices import cpu
 from espalier.frames.machine import machine_lock
 from espalier.record import Measurement
@@ -29,6 +31,8 @@ class CompiledCpu:
         num_runs: Passes timed one by one.
         isa: Instruction set, a key of ``espalier.compiler.isas.ISAS``; None takes the widest this CPU has.
         dense: Compile zeros like other weights: what the same generator makes of the network without its masks.
+        tune: Search for the fastest kernel of each layer first; a rule chooses otherwise.
+        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
         fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, and the record's engine is marked as a hybrid; None
             refuses networks with any.
     """
@@ -39,6 +43,8 @@ class CompiledCpu:
     num_runs: int
     isa: str | None = None
     dense: bool = False
+    tune: bool = False
+    tune_budget_s: float = BUDGET_S
     fallback: str | None = None
 
     def __post_init__(self) -> None:
@@ -59,10 +65,20 @@ class CompiledCpu:
         Raises:
             ValueError: The compiler lacks an operator of the network, or the machine a C compiler.
         """
-        with compile_model(
-            model, example, num_threads=self.num_threads, isa=self.isa, dense=self.dense, fallback=self.fallback
-        ) as compiled:
-            label = f"{compiled.isa} {HYBRID}" if compiled.hybrid else compiled.isa
+        with machine_lock() if self.tune else nullcontext():
+            compiled = compile_model(
+                model,
+                example,
+                num_threads=self.num_threads,
+                isa=self.isa,
+                dense=self.dense,
+                tune=self.tune,
+                tune_budget_s=self.tune_budget_s,
+                fallback=self.fallback,
+            )
+        with compiled:
+            words = (ENGINES[self.dense], compiled.isa, *([HYBRID] if compiled.hybrid else []), *(["tuned"] if compiled.tuned else []))
+            engine = " ".join(words)
             out = compiled(example)
             with machine_lock():
                 for _ in range(self.num_warmup):
@@ -78,7 +94,7 @@ class CompiledCpu:
             weights=weights,
             frame="compiled_cpu",
             kind="measured",
-            engine=f"{ENGINES[self.dense]} {label}",
+            engine=engine,
             device=cpu().name,
             precision="fp32",
             batch_size=1,

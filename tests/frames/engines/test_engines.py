@@ -148,6 +148,10 @@ def test_ours_hands_the_network_to_the_compiler(monkeypatch: pytest.MonkeyPatch)
         assert Ours(dense=dense).missing() is None
         assert isinstance(Ours(dense=dense).prepare(nn.Identity(), torch.zeros(1), num_threads=3), nn.Identity)
     assert taken == {True: 3, False: 3}
+    asked = {}
+    monkeypatch.setattr("espalier.compiler.compile_model", lambda model, example, **given: asked.update(given) or model)
+    Ours(dense=False, tune=True).prepare(nn.Identity(), torch.zeros(1), num_threads=3)
+    assert asked == {"num_threads": 3, "dense": False, "tune": True}
     monkeypatch.delattr("espalier.compiler.compile_model")
     assert "no compile_model" in str(Ours(dense=True).missing())
 

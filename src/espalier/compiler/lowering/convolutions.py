@@ -8,7 +8,7 @@ from torch import Tensor
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain, lines
-from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.filters import Choice, Convolution, lowered
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.compiler.lowering.winograd import lowered_winograd
@@ -17,10 +17,30 @@ from espalier.compiler.lowering.winograd_rule import winograd_blocks
 Triple = tuple[int, int, int]
 
 
-def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a convolution, groups included."""
+def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
+    """Return the kernel of a convolution, groups included: with a choice of knobs F's, else what the rules choose, W or F."""
+    layer, source, result = conv_layer(node, graph), lines(inputs[0]), lines(output)
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    if choice is None and (blocks := winograd_blocks(layer, source, result, isa)):
+        return lowered_winograd(node, layer, source, result, residual, isa, blocks)
+    return lowered(layer, source, result, residual, isa, choice)
+
+
+def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
+    """Return the kernel of a linear layer: F over its rows, V where there is one."""
+    assert isinstance(output, Plain)
+    layer = linear_layer(node, graph)
+    residual = lines(inputs[1]) if node.attributes.get("residual") else None
+    source, result = lines(inputs[0]), lines(output)
+    if result.size[2] == 1:
+        return lowered_vector(layer, source, result, residual, isa)
+    return lowered(layer, source, result, residual, isa, choice)
+
+
+def conv_layer(node: Node, graph: Graph) -> Convolution:
+    """Return a convolution in the form of template F."""
     weight, mask = _whole(node, graph)
-    layer = Convolution(
+    return Convolution(
         weight,
         mask,
         _bias(node, graph),
@@ -31,21 +51,15 @@ def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, g
         node.settings,
         bool(node.attributes.get("pool")),
     )
-    residual = lines(inputs[1]) if node.attributes.get("residual") else None
-    source, result = lines(inputs[0]), lines(output)
-    if blocks := winograd_blocks(layer, source, result, isa):
-        return lowered_winograd(node, layer, source, result, residual, isa, blocks)
-    return lowered(layer, source, result, residual, isa)
 
 
-def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-    """Return the kernel of a linear layer: F over its rows, V where there is one."""
-    weight = graph.constants[node.constants["weight"]]
-    mask = graph.mask(node)
-    filters, channels = weight.shape
-    layer = Convolution(
-        weight.reshape(filters, channels, 1, 1, 1),
-        None if mask is None else mask.reshape(filters, channels, 1, 1, 1),
+def linear_layer(node: Node, graph: Graph) -> Convolution:
+    """Return a linear layer in the form of template F: a 1x1 convolution over its rows."""
+    weight, mask = graph.constants[node.constants["weight"]], graph.mask(node)
+    shape = (*weight.shape, 1, 1, 1)
+    return Convolution(
+        weight.reshape(shape),
+        None if mask is None else mask.reshape(shape),
         _bias(node, graph),
         (1, 1, 1),
         (0, 0, 0),
@@ -53,12 +67,6 @@ def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
         node.attributes.get("activation"),
         node.settings,
     )
-    assert isinstance(output, Plain)
-    residual = lines(inputs[1]) if node.attributes.get("residual") else None
-    source, result = lines(inputs[0]), lines(output)
-    if result.size[2] == 1:
-        return lowered_vector(layer, source, result, residual, isa)
-    return lowered(layer, source, result, residual, isa)
 
 
 def _whole(node: Node, graph: Graph) -> tuple[Tensor, Tensor | None]:

@@ -87,11 +87,15 @@ class Choice:
         vectors: Vectors of filters a block has.
         channels: gN.
         tile: Pixels a call computes.
+        by_filters: Whether threads share out filters, not pixels; None asks ``_split_by_filters``.
+        resident_bytes: Weights of a portion of blocks, which passes over all tiles before the next one does.
     """
 
     vectors: int
     channels: int
     tile: Tile
+    by_filters: bool | None = None
+    resident_bytes: int = RESIDENT_BYTES
 
 
 def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) -> Choice:
@@ -145,7 +149,7 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
-    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail)
+    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail, choice=choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -227,12 +231,13 @@ def _passes(
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
-    if _split_by_filters(packed, source, size, tile):
+    by_filters = _split_by_filters(packed, source, size, tile) if choice.by_filters is None else choice.by_filters
+    if by_filters:
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
         split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
     joined = "\n        ".join(calls)
-    portion = max(1, RESIDENT_BYTES * packed.num_blocks // max(1, packed.weights.nbytes))
+    portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
     return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)

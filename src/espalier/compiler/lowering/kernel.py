@@ -21,7 +21,7 @@ class Kernel:
         macs: Multiply-adds of one call, stored zeros included.
         detail: What ``explain`` says of it, such as ``gM=32 gN=4 tile=1x14``.
         scratch_floats: What each thread needs at ``c->scratch + tid * c->scratch_floats``; a multiple of 16.
-        barrier_free: Whether a thread reads only what the same thread wrote, given that its inputs were split alike.
+        choice: Its knobs as its template has them, such as ``filters.Choice``; None where there was nothing to choose.
     """
 
     template: str
@@ -30,3 +30,4 @@ class Kernel:
     macs: int = 0
     detail: str = ""
     scratch_floats: int = 0
+    choice: object | None = None

@@ -133,7 +133,7 @@ class Shape:
 
     @property
     def by_filters(self) -> bool:
-        """Return whether threads share out filters: where all tiles fit one thread's scratch, each would read all weights for a few tiles."""
+        """Return whether threads share out filters: where one scratch holds all tiles, each would read all weights for a few of them."""
         return len(self.used) > 1 and self.num_groups <= self.blocks.groups
 
 
@@ -288,7 +288,7 @@ def _output(node: Node, shape: Shape, result: Lines, residual: Lines | None) -> 
     if rest and not keeps_zero(node, node["activation"]):
         value = f"{NAME}_kept({value}, {shape.filters} - channel)"
     tiles = shape.blocks.tiles
-    return f"""{_kept() if "_kept(" in value else ""}/* A group's products of one block of filters, back to pixels: columns, then rows. What an earlier tile wrote stays as it is. */
+    return f"""{_kept() if "_kept(" in value else ""}/* A group's products of one block, back to pixels: columns, then rows. What an earlier tile wrote stays. */
 static void {NAME}_output(const float *products, long group, long block, int vectors, const float *bias{added}, float *y)
 {{
   {_group(shape)}

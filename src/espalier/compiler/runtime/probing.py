@@ -151,3 +151,8 @@ def _dram_bytes() -> int:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else MAX_DRAM_BYTES
     wanted = min(max(2 * _cache_bytes(3), MIN_DRAM_BYTES), MAX_DRAM_BYTES)
     return 1 << (max(min(wanted, free // 4), 64 << 20).bit_length() - 1)
+
+
+def l2_bytes() -> int:
+    """Return the size of a core's second cache."""
+    return _cache_bytes(2)

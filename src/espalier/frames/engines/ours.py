@@ -1,11 +1,13 @@
 """Our own compiler: sparse code for a pruned network, and dense code of the same generator for the same network."""
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 from espalier.frames.engines.engine import Precision, Run, installed
+from espalier.frames.machine import machine_lock
 
 COMPILER = "espalier.compiler"
 
@@ -15,7 +17,7 @@ class Ours:
 
     Args:
         dense: Treat every weight as dense, the zeros that pruning left included.
-        tune: Search for the fastest code.
+        tune: Search for the fastest code, with the machine to itself.
         fallback: ``torch`` leaves operators that the compiler lacks to PyTorch; None refuses networks with any.
     """
 
@@ -34,7 +36,8 @@ class Ours:
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
         asked = {"tune": self.tune, "fallback": self.fallback}
         given = {name: value for name, value in asked.items() if value}
-        compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **given)
+        with machine_lock() if self.tune else nullcontext():
+            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **given)
         return compiled
 
 
