@@ -288,7 +288,8 @@ def _output(node: Node, shape: Shape, result: Lines, residual: Lines | None) -> 
     if rest and not keeps_zero(node, node["activation"]):
         value = f"{NAME}_kept({value}, {shape.filters} - channel)"
     tiles = shape.blocks.tiles
-    return f"""{_kept() if "_kept(" in value else ""}/* A group's products of one block, back to pixels: columns, then rows. What an earlier tile wrote stays. */
+    before = _kept() if "_kept(" in value else ""
+    return f"""{before}/* A group's products of one block, back to pixels: columns, then rows. What an earlier tile wrote stays. */
 static void {NAME}_output(const float *products, long group, long block, int vectors, const float *bias{added}, float *y)
 {{
   {_group(shape)}
