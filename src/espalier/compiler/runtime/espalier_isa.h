@@ -169,10 +169,14 @@ ES_INLINE float es_max_lane(es_v x) {
 
 /* 2^k * p(r), where x = k log(2) + r and |r| <= log(2)/2; relative error under 2e-7 wherever the result is a normal number. */
 ES_INLINE es_v es_exp(es_v x) {
+    x = es_clamp(x, -104.0f, 89.0f); /* beyond these fp32 has only 0 and infinity, and so has what follows */
+#if defined(ES_AVX512)
+    es_v k = _mm512_roundscale_ps(x * 1.44269504f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
     const float to_nearest = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest whole number in the low bits */
-    x = es_clamp(x, -104.0f, 89.0f);      /* beyond these fp32 has only 0 and infinity, and so has what follows */
     es_v shifted = es_fma(x, es_splat(1.44269504f), es_splat(to_nearest));
     es_v k = shifted - to_nearest;
+#endif
     es_v r = es_fma(k, es_splat(-0.693359375f), x); /* log(2) in two parts; k times the first is exact */
     r = es_fma(k, es_splat(2.12194440e-4f), r);
     es_v p = es_splat(1.9875691500e-4f); /* Cephes, expf */
@@ -182,11 +186,15 @@ ES_INLINE es_v es_exp(es_v x) {
     p = es_fma(p, r, es_splat(1.6666665459e-1f));
     p = es_fma(p, r, es_splat(5.0000001201e-1f));
     p = es_fma(p, r * r, r) + 1.0f;
+#if defined(ES_AVX512)
+    return _mm512_scalef_ps(p, k);
+#else
     es_i whole = (es_i)((es_u)shifted - 0x4b400000u); /* k as integers */
     es_i half = whole >> 1;                           /* 2^k in two steps: k may be 128, or below the normal numbers */
     es_v first = (es_v)((es_u)(half + 127) << 23);
     es_v second = (es_v)((es_u)((es_u)whole - (es_u)half + 127u) << 23);
     return p * first * second;
+#endif
 }
 
 ES_INLINE es_v es_sigmoid(es_v x) { return 1.0f / (1.0f + es_exp(-x)); }
