@@ -1,6 +1,7 @@
 """Whole networks under ASan and UBSan, as stand-alone programs: a step stays inside its own tensors, nothing is undefined."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +141,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 
 
 def exported(name: str, folder: Path, isa: str) -> Path:
-    """Return the program of a network, with what PyTorch gives for a sample."""
+    """Return the folder of a network that checks itself by what PyTorch gives for a sample."""
     torch.manual_seed(0)
     model, example = NETWORKS[name]()
     settle(model.eval())
@@ -148,16 +149,34 @@ def exported(name: str, folder: Path, isa: str) -> Path:
         wanted = model(example)
     made = emitted(lowered_model(model, example, isa=ISAS[isa]))
     reference = Reference([example.numpy()], [wanted.contiguous().numpy()])
-    write_standalone(folder / "out", made.files, np.frombuffer(made.blob, np.uint8), Origin("0" * 64, "random"), reference)
-    subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", str(folder / "out"), "SANITIZE=1"], check=True)
-    return folder / "out" / "network"
+    return write_standalone(folder / "out", made.files, np.frombuffer(made.blob, np.uint8), Origin("0" * 64, "random"), reference)
+
+
+def run(folder: Path, threads: int) -> subprocess.CompletedProcess[str]:
+    """Build a network's program and run it; outputs far from PyTorch's are an error of it."""
+    subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", str(folder), "SANITIZE=1"], check=True)
+    return subprocess.run([folder / "network", str(threads), "3"], capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", RUNNABLE)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_step_leaves_its_tensors(name: str, isa: str, tmp_path: Path) -> None:
-    program = exported(name, tmp_path, isa)
-    for threads in ("1", "2", "3"):
-        done = subprocess.run([program, threads, "3"], capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr  # an outcome far from PyTorch's is another status, too
+    folder = exported(name, tmp_path, isa)
+    for threads in (1, 2, 3):
+        done = run(folder, threads)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("operand", "shift"), [("c->arena", 16), ("c->weights", 64)], ids=["tensor", "constant"])
+def test_a_step_that_leaves_its_tensors_is_caught(operand: str, shift: int, tmp_path: Path) -> None:
+    """A kernel that is given a place one cache line too far runs into what lies behind."""
+    folder = exported("column", tmp_path, "generic")
+    text = (folder / "network.c").read_text()
+    moved, count = re.subn(rf"(es_k1\(.*?{re.escape(operand)} \+ )(\d+)", lambda found: f"{found[1]}{int(found[2]) + shift}", text, count=1)
+    assert count == 1
+    (folder / "network.c").write_text(moved)
+    done = run(folder, 1)
+    assert done.returncode != 0
+    assert "use-after-poison" in done.stderr

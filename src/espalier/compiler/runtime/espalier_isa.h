@@ -88,6 +88,25 @@ ES_INLINE void es_store_first(float *p, es_v x, int n) {
 #endif
 }
 
+#if ES_LANES == 16
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#elif ES_LANES == 8
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#else
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3)
+#endif
+#define ES_HALF(lane) (lane) / 2
+#define ES_QUARTER(lane) (lane) / 4
+#ifdef __clang__
+#define ES_PICK(x, f) __builtin_shufflevector(x, x, ES_EACH_LANE(f))
+#else
+#define ES_PICK(x, f) __builtin_shuffle(x, (es_i){ES_EACH_LANE(f)})
+#endif
+
+/* The first half, or quarter, of a vector of floats, each twice, or four times; nothing is read past them. */
+ES_INLINE es_v es_load_repeat2(const float *p) { return ES_PICK(es_load_first(p, ES_LANES / 2), ES_HALF); }
+ES_INLINE es_v es_load_repeat4(const float *p) { return ES_PICK(es_load_first(p, ES_LANES / 4), ES_QUARTER); }
+
 /* ---- Arithmetic. + - * / work on es_v as they do on float; so do < > ==, which give an es_i of all ones or all zeros a lane. */
 
 ES_INLINE es_v es_fma(es_v a, es_v b, es_v c) { return a * b + c; } /* one instruction under -ffp-contract=fast, where there is one */
