@@ -73,6 +73,27 @@ def test_a_network_gives_what_pytorch_gives(isa: str, num_threads: int) -> None:
     check(*net(), num_threads=num_threads, isa=isa)
 
 
+class Tokens(nn.Module):
+    """Linear layers of ragged width over several rows, with and without a residual and an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(12, 21), nn.Linear(21, 21), nn.Linear(21, 37)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.nn.functional.gelu(self.first(x))
+        return self.last((x + self.second(x)).relu())
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_rows_of_ragged_length_go_through_template_f(isa: str) -> None:
+    torch.manual_seed(0)
+    model, example = Tokens().eval(), torch.randn(1, 19, 12)
+    check(model, example, num_threads=2, isa=isa)
+    with compile_model(model, example, isa=isa) as compiled:
+        assert [(line.op, line.template) for line in compiled.explain()] == [("input", "copy")] + [("linear", "F")] * 3
+
+
 @pytest.mark.slow
 def test_pixels_that_two_threads_compute_are_activated_once() -> None:
     """17 pixels make two tiles of nine: both threads give the one in the middle, and neither may take the other's result for a sum."""
