@@ -158,6 +158,14 @@ def test_random_networks_give_what_pytorch_gives(isa: str, drawn: tuple[nn.Modul
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_a_map_of_more_lines_than_tasks_becomes_row_major(isa: str) -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())  # a line is one square of vectors: a loop of one turn behind those shared
+    x = torch.randn(1, 1024, 6, 6, generator=torch.Generator().manual_seed(0))
+    with compile_model(model, x, isa=isa, num_threads=2) as compiled:
+        assert torch.equal(compiled(x), model(x))
+
+
 def test_two_threads_call_two_networks_at_once_and_one_is_called_ten_thousand_times() -> None:
     model, example = net()
     with compile_model(model, example) as first, compile_model(model, example) as second:
