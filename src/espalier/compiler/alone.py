@@ -8,7 +8,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -78,7 +77,7 @@ class Kernels:
         self.parts = parts
         self._most = max(part.result_floats for part in parts)
         files, blob = self._emitted(isa)
-        self._model = CompiledModel(self._built(files, isa), aligned_blob(blob), num_threads=1)
+        self._model = CompiledModel(build(files, isa.name), aligned_blob(blob), num_threads=1)
 
     def __enter__(self) -> "Kernels":
         return self
@@ -112,9 +111,6 @@ class Kernels:
         seconds, result = self._model(np.asarray([number, repeats, floats if repeats == 0 else 0], np.float32))
         return float(seconds[0]), result[:floats]
 
-    def _built(self, files: dict[str, str], isa: Isa) -> Path:
-        return build(files, isa.name)
-
     def _emitted(self, isa: Isa) -> tuple[dict[str, str], bytes]:
         names: dict[str, str] = {}
         files, prototypes, cases = {}, [], []
@@ -124,11 +120,14 @@ class Kernels:
             if kernel.source not in names:
                 name = names[kernel.source] = f"es_k{len(names)}"
                 files[f"kernel_{len(names) - 1}.c"] = HEADERS + kernel.source.replace(NAME, name)
-                types = [f"const {_type(array)} *" for array in kernel.arrays.values()]
-                prototypes.append(f"void {name}({', '.join(['const struct es_context *c', 'int tid', 'const float *x', 'float *y', *types])});")
-            arrays = [blob.pointer(array) for array in (part.source, *kernel.arrays.values())]
-            cases.append(f"    case {number}: {names[kernel.source]}(c, tid, {', '.join([arrays[0], 'c->arena', *arrays[1:]])}); break;")
-        one = "\n".join(["static void es_one(const struct es_context *c, int tid, int which)", "{", "  switch (which) {", *cases, "  }", "}"])
+                types = ["const struct es_context *c", "int tid", "const float *x", "float *y"]
+                types += [f"const {_type(array)} *" for array in kernel.arrays.values()]
+                prototypes.append(f"void {name}({', '.join(types)});")
+            source, *arrays = [blob.pointer(array) for array in (part.source, *kernel.arrays.values())]
+            arguments = ", ".join(["c", "tid", source, "c->arena", *arrays])
+            cases.append(f"    case {number}: {names[kernel.source]}({arguments}); break;")
+        head = "static void es_one(const struct es_context *c, int tid, int which)"
+        one = "\n".join([head, "{", "  switch (which) {", *cases, "  }", "}"])
         files["network.c"] = f"{HEADERS}{one}\n\n{RUN}"
         files["network.h"] = _header(prototypes, self._most, blob.size, isa)
         return files, b"".join(blob.parts)

@@ -1,7 +1,7 @@
 """BCRC, the format of grim for weights pruned in rows and columns of blocks: rows with equal columns share one list of them.
 
-``compiler.bcrc`` packs what kernels read, in panels of filters; this is the format as the paper has it, row by row, from which index bytes are
-counted. Suffixes: M = rows, K = columns of the GEMM matrix.
+``compiler.bcrc`` packs what kernels read, in panels of filters; this is the format as the paper has it, row by row, from which bytes of
+indices are counted. Suffixes: M = rows, K = columns of the GEMM matrix.
 """
 
 import math
@@ -98,7 +98,7 @@ def encode_bcrc(weight: Tensor, kept: Tensor, *, grouped: bool = True) -> Bcrc:
     groups = sorted(rows_of.values(), key=lambda rows: (-int(kept_MK[rows[0]].sum()), rows[0])) if grouped else list(rows_of.values())
     lists = [np.nonzero(kept_MK[rows[0]])[0] for rows in groups]
     lengths = [len(columns) for rows, columns in zip(groups, lists, strict=True) for _ in rows]
-    values = [weight_MK[np.ix_(rows, columns)].ravel() for rows, columns in zip(groups, lists, strict=True)]
+    values = [weight_MK[rows][:, columns].ravel() for rows, columns in zip(groups, lists, strict=True)]
     return Bcrc(
         tuple(weight.shape),
         np.array([row for rows in groups for row in rows], np.int32),

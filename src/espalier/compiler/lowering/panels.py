@@ -7,8 +7,8 @@
                 x[V] = input at that column, once for all U rows     # load redundancy elimination, where U > 1
                 for u: acc[u] += w[column][u] * x
 
-With U = 1 and a list for every row this is compressed sparse rows. Pixels are those of whole planes, row by row with the padding between, so
-that a stride of 1 reads neighbours; what falls on the padding is computed and is no output. Planes are not the layout of compiled networks.
+With U = 1 and a list for every row this is compressed sparse rows. Pixels are those of whole planes, row by row with the padding between,
+so that a stride of 1 reads neighbours; what falls on the padding is computed and is no output. Compiled networks have another layout.
 """
 
 from dataclasses import dataclass
@@ -192,9 +192,7 @@ def _loop(rows: int, vectors: int, planes: Planes, isa: Isa) -> str:
         body.append(f"  const es_v w{u} = es_splat(w[q * {rows} + {u}]);")
         body.append("  " + " ".join(f"a{u}_{v} = es_fma(w{u}, x{v}, a{u}_{v});" for v in range(vectors)))
     body.append("}")
-    body += [
-        f"es_store(y + row[{u}] * INT64_C({planes.floats}) + {v * isa.lanes}, a{u}_{v});" for u in range(rows) for v in range(vectors)
-    ]
+    body += [f"es_store(y + row[{u}] * INT64_C({planes.floats}) + {v * isa.lanes}, a{u}_{v});" for u in range(rows) for v in range(vectors)]
     head = (
         f"static inline void {NAME}_{rows}_{vectors}(const float *x, const int32_t *offset, int64_t length, const float *w,\n"
         "    const int32_t *row, const float *bias, float *y)"
