@@ -38,8 +38,8 @@ def ablation(
 ) -> State:
     """Time a pruned convolution row by row, with rows grouped, with loads shared, with searched knobs; and dense (grim, claims 6 and 7).
 
-    Recorded by rate: the four times, the gain of each step over the one before, loads of inputs row by row over those with loads shared, and
-    the speed-up over our dense kernel over the rate kept. Weights and masks are random; every block keeps as many columns.
+    Recorded by rate: the four times, the gain of each step over the one before, loads of inputs row by row over those with loads shared,
+    and the speed-up over our dense kernel over the rate kept. Weights and masks are random; every block keeps as many columns.
 
     Args:
         state: Any state; its weights stay as they are.
