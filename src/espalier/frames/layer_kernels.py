@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,17 +27,23 @@ WASTE = 1.25  # multiplications that a choice may have beside those of the leane
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of stride 1 whose output has the size of its input, batch 1, with an input and a dense weight.
+    """A convolution of stride 1 whose output has the size of its input, batch 1, with its input.
 
     Args:
         weight: ``(filters, channels, kernel, kernel)``, the kernel odd.
         bias: ``(filters,)``.
         value: Input, ``(channels, height, width)``.
+        mask: What pruning kept, of the weight's shape; None keeps everything.
     """
 
     weight: Tensor
     bias: Tensor
     value: Tensor
+    mask: Tensor | None = None
+
+    def pruned(self, mask: Tensor) -> "Layer":
+        """Return the layer with what a mask drops set to zero."""
+        return replace(self, weight=self.weight * mask, mask=mask)
 
     @property
     def planes(self) -> Planes:
@@ -52,21 +59,18 @@ class Layer:
         border = ((0, 0), (above, above), (before, before))
         return map_of((1, channels, height, width), border), map_of((1, self.weight.shape[0], height, width))
 
-    def masked(self, mask: Tensor | None) -> "Layer":
-        """Return the layer with what a mask drops set to zero."""
-        return self if mask is None else replace(self, weight=self.weight * mask)
-
-    def convolution(self, mask: Tensor | None) -> Convolution:
+    @property
+    def convolution(self) -> Convolution:
         """Return it as template F takes it."""
-        above, before = self.weight.shape[2] // 2, self.weight.shape[3] // 2
-        weight, mask = self.masked(mask).weight.unsqueeze(2), None if mask is None else mask.unsqueeze(2)
-        return Convolution(weight, mask, self.bias, (1, 1, 1), (0, above, before), (1, 1, 1), None)
+        mask = None if self.mask is None else self.mask.unsqueeze(2)
+        padding = (0, self.weight.shape[2] // 2, self.weight.shape[3] // 2)
+        return Convolution(self.weight.unsqueeze(2), mask, self.bias, (1, 1, 1), padding, (1, 1, 1), None)
 
-    def wanted(self, mask: Tensor | None) -> Tensor:
+    @cached_property
+    def wanted(self) -> Tensor:
         """Return its output in double precision."""
-        weight = self.masked(mask).weight.double()
-        padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-        return F.conv2d(self.value.double().unsqueeze(0), weight, self.bias.double(), padding=padding)[0]
+        weight, bias, value = self.weight.double(), self.bias.double(), self.value.double()
+        return F.conv2d(value.unsqueeze(0), weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))[0]
 
 
 def drawn(shape: Sequence[int], generator: torch.Generator) -> Layer:
@@ -95,54 +99,51 @@ class Case:
     taken: Callable[[np.ndarray], Tensor]
 
 
-def by_filters(layer: Layer, mask: Tensor | None, isa: Isa, choice: Choice | None = None) -> Case:
+def by_filters(layer: Layer, isa: Isa, choice: Choice | None = None) -> Case:
     """Return template F of a compiled network; ``choice`` None takes its rule's."""
     source, result = layer.maps
-    kernel = lowered(layer.convolution(mask), lines(source), lines(result), None, isa, choice)
-    wanted = layer.wanted(mask)
-    places = access(result, (1, *wanted.shape)).places()[0]
+    kernel = lowered(layer.convolution, lines(source), lines(result), None, isa, choice)
+    places = access(result, (1, *layer.wanted.shape)).places()[0]
     alone = Alone(kernel, stored(layer.value.unsqueeze(0), source), result.floats)
-    return Case(alone, wanted, lambda buffer: torch.from_numpy(buffer[places]))
+    return Case(alone, layer.wanted, lambda buffer: torch.from_numpy(buffer[places]))
 
 
-def by_panels(layer: Layer, mask: Tensor, isa: Isa, panel: Panel, *, grouped: bool = True) -> Case:
+def by_panels(layer: Layer, isa: Isa, panel: Panel, *, grouped: bool = True) -> Case:
     """Return rows by panels; ``grouped`` False is compressed sparse rows."""
     planes = layer.planes
-    kernel = lowered_panels(encode_bcrc(layer.weight, mask, grouped=grouped), layer.bias, planes, isa, panel)
-    alone = Alone(kernel, planes.padded(layer.value), layer.weight.shape[0] * planes.floats)
-    return Case(alone, layer.wanted(mask), planes.taken)
+    kept = torch.ones_like(layer.weight, dtype=torch.bool) if layer.mask is None else layer.mask
+    kernel = lowered_panels(encode_bcrc(layer.weight, kept, grouped=grouped), layer.bias, planes, isa, panel)
+    return Case(Alone(kernel, planes.padded(layer.value), layer.weight.shape[0] * planes.floats), layer.wanted, planes.taken)
 
 
-def rule(layer: Layer, mask: Tensor | None, isa: Isa) -> Choice:
+def rule(layer: Layer, isa: Isa) -> Choice:
     """Return the blocks that template F takes without a search."""
     source, result = (lines(layout) for layout in layer.maps)
-    return choose(layer.convolution(mask), isa, result.size, source.line)
+    return choose(layer.convolution, isa, result.size, source.line)
 
 
-def choices(layer: Layer, mask: Tensor | None, isa: Isa, count: int) -> list[Choice]:
-    """Return the blocks that a search tries: for each number of vectors the ``count`` tiles that compute the fewest pixels.
+def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:
+    """Return the blocks that a search tries: the rule's, and for each number of vectors the ``count`` tiles that compute the fewest pixels.
 
     Left out are entries of so many channels that zeros outweigh what is saved.
     """
     source, result = (lines(layout) for layout in layer.maps)
     _, height, width = result.size
-    shape = tuple(layer.weight.unsqueeze(2).shape)
-    mask = None if mask is None else mask.unsqueeze(2)
+    convolution = layer.convolution
+    shape = tuple(convolution.weight.shape)
     work: dict[tuple[int, int], int] = {}
     for vectors in isa.vectors:
         for channels in (4, 2, 1):
-            if shape[1] % channels == 0:
-                needed = needed_entries(shape, mask, block_filters=vectors * isa.lanes, group_channels=channels)
+            if shape[1] % channels == 0 and channels <= source.line:
+                needed = needed_entries(shape, convolution.mask, block_filters=vectors * isa.lanes, group_channels=channels)
                 work[vectors, channels] = int(needed.sum()) * channels * vectors
-    found = []
-    for (vectors, channels), slots in work.items():
-        if slots > WASTE * min(work.values()) or channels > source.line:
-            continue
+    found = [rule(layer, isa)]
+    for vectors, channels in [knobs for knobs, slots in work.items() if slots <= WASTE * min(work.values())]:
         most = isa.pixels(vectors)
         tiles = [Tile(r, c) for r in range(1, min(height, most) + 1) for c in range(1, min(width, most // r) + 1)]
         tiles.sort(key=lambda tile: (tile.slots(result.size) * (1 + TILE_OVERHEAD * vectors / tile.pixels), abs(tile.rows - tile.columns)))
         found += [Choice(vectors, channels, tile) for tile in tiles[:count]]
-    return found
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

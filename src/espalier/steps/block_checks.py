@@ -41,8 +41,9 @@ def kernel_errors(
         mask = BlockRowsColumns(rate, size, columns=rate**0.5).freeze({TARGET: made.weight}).masks[TARGET]
         mask[shape[0] // 2] = False
         mask[: size[0], : max(1, shape[1] // 2)] = False
-        cases += [by_filters(made, mask, isa), *(by_panels(made, mask, isa, panel) for panel in PANELS)]
-        cases.append(by_panels(made, mask, isa, PANELS[0], grouped=False))
+        pruned = made.pruned(mask)
+        cases += [by_filters(pruned, isa), *(by_panels(pruned, isa, panel) for panel in PANELS)]
+        cases.append(by_panels(pruned, isa, PANELS[0], grouped=False))
     figures = {"max_rel_error": max(errors_of(cases, isa)), "check/kernels": float(len(cases))}
     return replace(state, weights=weights_of(restored(state, context)), metrics={**state.metrics, **figures})
 
@@ -110,7 +111,7 @@ def trained_masks(state: State, context: Context, *, constraint: Assign, num_war
             layer = Layer(weight, torch.zeros(len(weight)), inputs[name])
             random = as_frozen(asked.freeze({target: torch.randn(weight.shape, generator=generator)})).kept(target)
             for kind, mask in (("trained", frozen[target].kept(target)), ("random", random)):
-                cases[f"{kind}/{name}"] = [by_filters(layer, mask, isa)]
+                cases[f"{kind}/{name}"] = [by_filters(layer.pruned(mask), isa)]
     if not cases:
         raise ValueError(f"step '{context.name}' times pruned convolutions, but no earlier step froze one of stride 1; constrain some.")
     found = timed(cases, num_warmup=num_warmup, num_runs=num_runs, num_search=1, isa=isa)

@@ -53,26 +53,25 @@ def ablation(
         num_search: Rounds of the search.
     """
     isa, (made, generator) = detect(), _drawn(layer, context)
-    cases: dict[str, list[Case]] = {"dense": [by_filters(made, None, isa)]}
-    masks = {rate: _mask(made, rate, blocks, generator) for rate in rates}
-    for rate, mask in masks.items():
+    cases: dict[str, list[Case]] = {"dense": [by_filters(made, isa)]}
+    layers = {rate: made.pruned(_mask(made, rate, blocks, generator)) for rate in rates}
+    for rate, pruned in layers.items():
         at = f"{rate:g}x"
-        cases[f"none/{at}"] = [by_panels(made, mask, isa, ROW_BY_ROW, grouped=False)]
-        cases[f"reorder/{at}"] = [by_panels(made, mask, isa, ROW_BY_ROW)]
-        cases[f"lre/{at}"] = [by_filters(made, mask, isa)]
-        tried = choices(made, mask, isa, num_choices)
-        cases[f"tuned/{at}"] = [by_filters(made, mask, isa, choice) for choice in dict.fromkeys([rule(made, mask, isa), *tried])]
+        cases[f"none/{at}"] = [by_panels(pruned, isa, ROW_BY_ROW, grouped=False)]
+        cases[f"reorder/{at}"] = [by_panels(pruned, isa, ROW_BY_ROW)]
+        cases[f"lre/{at}"] = [by_filters(pruned, isa)]
+        cases[f"tuned/{at}"] = [by_filters(pruned, isa, choice) for choice in choices(pruned, isa, num_choices)]
     found = timed(cases, num_warmup=num_warmup, num_runs=num_runs, num_search=num_search)
     figures = {"max_rel_error": found.max_rel_error, "ablation/dense_ms": found.ms["dense"]}
-    for rate, mask in masks.items():
+    for rate, pruned in layers.items():
         at, ms = f"{rate:g}x", found.ms
         figures |= {f"ablation/{step}_ms/{at}": ms[f"{step}/{at}"] for step in ("none", "reorder", "lre", "tuned")}
         for before, step, name in (("none", "reorder", "reorder"), ("reorder", "lre", "lre"), ("lre", "tuned", "tuning")):
             figures[f"ablation/{name}_gain/{at}"] = ms[f"{before}/{at}"] / ms[f"{step}/{at}"]
-        kept = int(mask.sum())
-        once = loads(encode_bcrc(made.weight, mask), rule(made, mask, isa).vectors * isa.lanes)
-        figures[f"ablation/load_cut/{at}"] = kept / once
-        figures[f"ablation/load_cut_share/{at}"] = kept / once / min(rule(made, mask, isa).vectors * isa.lanes, blocks[0])
+        mask = _kept(pruned)
+        kept, rows = int(mask.sum()), rule(pruned, isa).vectors * isa.lanes
+        cut = kept / loads(encode_bcrc(pruned.weight, mask), rows)
+        figures |= {f"ablation/load_cut/{at}": cut, f"ablation/load_cut_share/{at}": cut / min(rows, blocks[0])}
         figures[f"ablation/share/{at}"] = ms["dense"] / ms[f"tuned/{at}"] / (mask.numel() / kept)
     return _after(state, context, figures)
 
@@ -100,7 +99,7 @@ def block_sizes(
         layer: Filters, channels, the kernel's side and the map's side.
         rates: All / kept weights.
         large: Rows and columns of a large block; columns alone are pruned, as many of every block.
-        small: The same of a small one.
+        small: Rows and columns of a small block.
         num_warmup: Rounds before the clock counts.
         num_runs: Rounds timed.
         num_search: Rounds of the search.
@@ -111,10 +110,10 @@ def block_sizes(
     for rate in rates:
         at = f"{rate:g}x"
         for name, blocks in (("whole", None), ("large", large), ("small", small)):
-            mask = _mask(made, rate, blocks, generator)
-            cases[f"{name}/{at}"] = [by_filters(made, mask, isa), *(by_panels(made, mask, isa, panel) for panel in panels)]
-        mask = _mask(made, rate, (1, 1), generator)
-        cases[f"csr/{at}"] = [by_panels(made, mask, isa, panel, grouped=False) for panel in csr_panels]
+            pruned = made.pruned(_mask(made, rate, blocks, generator))
+            cases[f"{name}/{at}"] = [by_filters(pruned, isa), *(by_panels(pruned, isa, panel) for panel in panels)]
+        single = made.pruned(_mask(made, rate, (1, 1), generator))
+        cases[f"csr/{at}"] = [by_panels(single, isa, panel, grouped=False) for panel in csr_panels]
     found = timed(cases, num_warmup=num_warmup, num_runs=num_runs, num_search=num_search)
     figures = {f"blocks/{name.replace('/', '_ms/')}": ms for name, ms in found.ms.items()}
     for rate in rates:
@@ -153,12 +152,9 @@ def search_gain(
     gains, errors = [], []
     for shape in layers:
         made, generator = _drawn(shape, context)
-        mask = _mask(made, rate, blocks, generator)
-        tried = dict.fromkeys([rule(made, mask, isa), *choices(made, mask, isa, num_choices)])
-        cases: Mapping[str, list[Case]] = {
-            "rule": [by_filters(made, mask, isa)],
-            "searched": [by_filters(made, mask, isa, choice) for choice in tried],
-        }
+        pruned = made.pruned(_mask(made, rate, blocks, generator))
+        searched = [by_filters(pruned, isa, choice) for choice in choices(pruned, isa, num_choices)]
+        cases = {"rule": [by_filters(pruned, isa)], "searched": searched}
         found = timed(cases, num_warmup=num_warmup, num_runs=num_runs, num_search=num_search)
         gains.append(found.ms["rule"] / found.ms["searched"])
         errors.append(found.max_rel_error)
@@ -176,6 +172,11 @@ def _mask(layer: Layer, rate: float, blocks: Sequence[int] | None, generator: to
     random = torch.randn(layer.weight.shape, generator=generator)
     single = blocks is not None and tuple(blocks) == (1, 1)
     return BlockRowsColumns(rate, blocks, columns=rate, balanced=not single).freeze({TARGET: random}).masks[TARGET]
+
+
+def _kept(layer: Layer) -> Tensor:
+    assert layer.mask is not None
+    return layer.mask
 
 
 def _after(state: State, context: Context, figures: Mapping[str, float]) -> State:
