@@ -22,6 +22,7 @@ PANELS = (Panel(1, 4), Panel(4, 2), Panel(4, 2, pixels_outer=True))
 PAIRED_ROWS = 2  # mean rows of a group from which on the format must pay
 
 
+@measures
 def kernel_errors(
     state: State, context: Context, *, layers: Sequence[Sequence[int]], blocks: Sequence[Sequence[int]], rates: Sequence[float]
 ) -> State:

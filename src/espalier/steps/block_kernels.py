@@ -18,7 +18,7 @@ from espalier.steps.training import restored, weights_of
 from espalier.storage import encode_bcrc
 
 ROW_BY_ROW = Panel(1, 4)  # one row at a time over four vectors of pixels: what compressed sparse rows allow
-PANELS = tuple(Panel(rows, vectors, outer) for rows, vectors in ((4, 6), (4, 4), (8, 3), (2, 8)) for outer in (True, False))
+PANELS = tuple(Panel(rows, vectors, outer) for rows, vectors in ((4, 6), (4, 4), (8, 3), (4, 2)) for outer in (True, False))
 CSR_PANELS = tuple(Panel(1, vectors, outer) for vectors in (4, 8) for outer in (True, False))  # compressed sparse rows may search as well
 TARGET = Target("layer.weight")
 
