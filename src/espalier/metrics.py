@@ -193,7 +193,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("ablation/tuning_gain/*", "x", "measured", "higher", "time with loads shared / with searched knobs too"),
     Metric("ablation/load_cut/*", "x", "counted", "higher", "loads of inputs row by row / with loads shared"),
     Metric("ablation/load_cut_share/*", "", "counted", "higher", "the same over the rows that can share a load"),
-    Metric("ablation/share/*", "", "measured", "higher", "(dense time / pruned time) / rate, both in our kernels, knobs searched"),
+    Metric("ablation/share/*", "", "measured", "higher", "(dense time / pruned time) / rate, our kernels, both with the knobs of the rule"),
     Metric("blocks/whole_ms/*", "ms", "measured", "lower", "a convolution with columns of the whole matrix pruned, best of our kernels"),
     Metric("blocks/large_ms/*", "ms", "measured", "lower", "the same with columns of large blocks pruned"),
     Metric("blocks/small_ms/*", "ms", "measured", "lower", "the same with columns of small blocks pruned"),

@@ -47,7 +47,7 @@ def test_ablation_records_times_gains_and_loads(tmp_path: Path) -> None:
         assert found[f"ablation/{gain}_gain/4x"] == found[f"ablation/{before}_ms/4x"] / found[f"ablation/{step}_ms/4x"]
     assert found["ablation/load_cut/4x"] == 4, "rows of a block of 4"
     assert found["ablation/load_cut_share/4x"] == 1
-    assert found["ablation/share/4x"] == pytest.approx(found["ablation/dense_ms"] / found["ablation/tuned_ms/4x"] / 4)
+    assert found["ablation/share/4x"] == pytest.approx(found["ablation/dense_ms"] / found["ablation/lre_ms/4x"] / 4)
 
 
 def test_block_sizes_and_search_record_what_claims_read(tmp_path: Path) -> None:
