@@ -10,7 +10,7 @@ from espalier.compiler.isas import ISAS, Isa
 from espalier.compiler.lowering.panels import Panel, loads
 from espalier.constraints import BlockRowsColumns, Target
 from espalier.devices import cpu
-from espalier.frames.layer_kernels import Layer, by_filters, by_panels, choices, drawn, errors_of, rule, timed
+from espalier.frames.layer_kernels import Layer, _fastest, by_filters, by_panels, choices, drawn, errors_of, rule, timed
 from espalier.storage import encode_bcrc
 
 A = Target("a.weight")
@@ -87,3 +87,9 @@ def test_panels_that_do_not_fit_the_registers_are_refused() -> None:
     made = layer((16, 8, 3, 6))
     with pytest.raises(ValueError, match="rows=8 x vectors=4 need more than the 16 registers of avx2"):
         by_panels(made, ISAS["avx2"], Panel(8, 4))
+
+
+def test_noise_does_not_unseat_the_first_candidate() -> None:
+    assert _fastest([3], {}) == 3
+    assert _fastest([3, 4, 5], {3: 1.0, 4: 0.99, 5: 1.2}) == 3
+    assert _fastest([3, 4, 5], {3: 1.0, 4: 0.97, 5: 0.96}) == 5

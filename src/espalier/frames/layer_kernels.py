@@ -22,6 +22,7 @@ from espalier.frames.machine import machine_lock
 from espalier.storage import encode_bcrc
 
 TOLERANCE = 1e-4  # largest difference of an output / largest wanted one
+MARGIN = 0.02  # by which a candidate must beat the first one in the search: what rounds of one kernel differ by
 WASTE = 1.25  # multiplications that a choice may have beside those of the leanest one
 
 
@@ -162,7 +163,7 @@ class Timed:
 
 
 def timed(cases: Mapping[str, Sequence[Case]], *, num_warmup: int, num_runs: int, num_search: int, isa: Isa | None = None) -> Timed:
-    """Time some kernels by turns; of several candidates under a name the one that wins a search of its own counts.
+    """Time some kernels by turns; of several candidates under a name the first counts, unless a search finds one faster by ``MARGIN``.
 
     The search and the timing are apart, so that the luck of a candidate in the search is no part of its time.
 
@@ -187,10 +188,16 @@ def timed(cases: Mapping[str, Sequence[Case]], *, num_warmup: int, num_runs: int
         with machine_lock():
             several = [number for found in numbers.values() if len(found) > 1 for number in found]
             searched = dict(zip(several, kernels.medians_ms(several, num_warmup=1, num_runs=num_search), strict=True))
-            best = {name: min(found, key=lambda number: searched.get(number, 0.0)) for name, found in numbers.items()}
+            best = {name: _fastest(found, searched) for name, found in numbers.items()}
             times = kernels.medians_ms([*best.values()], num_warmup=num_warmup, num_runs=num_runs)
     chosen = {name: numbers[name].index(number) for name, number in best.items()}
     return Timed(dict(zip(best, times, strict=True)), chosen, max(errors))
+
+
+def _fastest(numbers: Sequence[int], ms: Mapping[int, float]) -> int:
+    first, *others = numbers
+    best = min(others, key=ms.__getitem__, default=first)
+    return best if others and ms[best] < (1 - MARGIN) * ms[first] else first
 
 
 def errors_of(cases: Sequence[Case], isa: Isa) -> list[float]:
