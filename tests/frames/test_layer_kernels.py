@@ -10,7 +10,7 @@ from espalier.compiler.isas import ISAS, Isa
 from espalier.compiler.lowering.panels import Panel, loads
 from espalier.constraints import BlockRowsColumns, Target
 from espalier.devices import cpu
-from espalier.frames.layer_kernels import Layer, _fastest, by_filters, by_panels, choices, drawn, errors_of, rule, timed
+from espalier.frames.layer_kernels import Layer, _fastest, by_filters, by_panels, by_vector, choices, drawn, errors_of, rule, timed
 from espalier.storage import encode_bcrc
 
 A = Target("a.weight")
@@ -38,6 +38,14 @@ def test_kernels_equal_pytorch(isa: Isa) -> None:
         cases += [by_panels(pruned, isa, panel, grouped=grouped) for panel in PANELS for grouped in (True, False)]
         cases += [by_filters(pruned, isa), by_filters(made, isa), by_panels(made, isa, PANELS[1])]
     assert max(errors_of(cases, isa)) < 1e-5
+
+
+@pytest.mark.parametrize("isa", RUNNABLE, ids=lambda isa: isa.name)
+def test_matrix_vector_products_equal_pytorch(isa: Isa) -> None:
+    layers = [layer(shape) for shape in ((40, 48, 1, 1), (7, 5, 1, 1))]
+    assert max(errors_of([by_vector(made.pruned(mask_of(made.weight, (4, 16))), isa) for made in layers], isa)) < 1e-5
+    with pytest.raises(ValueError, match=r"\(2, 2\) pixels and a kernel of \(1, 1\) is no matrix-vector product"):
+        by_vector(layer((8, 8, 1, 2)), isa)
 
 
 def test_a_kernel_that_is_wrong_gets_no_time() -> None:

@@ -13,11 +13,12 @@ from torch import Tensor
 from espalier.compiler.alone import Alone, Kernels
 from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa, detect
-from espalier.compiler.layouts import Map, lines, map_of
+from espalier.compiler.layouts import Map, Plain, lines, map_of
 from espalier.compiler.lowering.filters import TILE_OVERHEAD, Choice, Convolution, choose, lowered
 from espalier.compiler.lowering.panels import Panel, Planes, lowered_panels
 from espalier.compiler.lowering.places import access, stored
 from espalier.compiler.lowering.tiles import Tile
+from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.frames.machine import machine_lock
 from espalier.storage import encode_bcrc
 
@@ -107,6 +108,21 @@ def by_filters(layer: Layer, isa: Isa, choice: Choice | None = None) -> Case:
     places = access(result, (1, *layer.wanted.shape)).places()[0]
     alone = Alone(kernel, stored(layer.value.unsqueeze(0), source), result.floats)
     return Case(alone, layer.wanted, lambda buffer: torch.from_numpy(buffer[places]))
+
+
+def by_vector(layer: Layer, isa: Isa) -> Case:
+    """Return template V, a linear layer of one row.
+
+    Raises:
+        ValueError: The layer has more than one pixel, or its kernel has.
+    """
+    if layer.value[0].numel() != 1 or layer.weight[0, 0].numel() != 1:
+        sizes = f"{tuple(layer.value.shape[1:])} pixels and a kernel of {tuple(layer.weight.shape[2:])}"
+        raise ValueError(f"a layer of {sizes} is no matrix-vector product; take by_filters.")
+    source, result = (Plain((1, channels)) for channels in (layer.weight.shape[1], layer.weight.shape[0]))
+    kernel = lowered_vector(layer.convolution, lines(source), lines(result), None, isa)
+    alone = Alone(kernel, layer.value.flatten().numpy(), result.floats)
+    return Case(alone, layer.wanted, lambda buffer: torch.from_numpy(buffer).view(-1, 1, 1))
 
 
 def by_panels(layer: Layer, isa: Isa, panel: Panel, *, grouped: bool = True) -> Case:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from espalier.compiler.isas import detect
 from espalier.compiler.lowering.panels import Panel
 from espalier.constraints import BlockRowsColumns, Target, as_frozen
-from espalier.frames.layer_kernels import Case, Layer, by_filters, by_panels, drawn, errors_of, timed
+from espalier.frames.layer_kernels import Case, Layer, by_filters, by_panels, by_vector, drawn, errors_of, timed
 from espalier.steps.context import Context
 from espalier.steps.measuring import measures
 from espalier.steps.state import State
@@ -45,6 +45,7 @@ def kernel_errors(
         pruned = made.pruned(mask)
         cases += [by_filters(pruned, isa), *(by_panels(pruned, isa, panel) for panel in PANELS)]
         cases.append(by_panels(pruned, isa, PANELS[0], grouped=False))
+        cases += [by_vector(pruned, isa)] if tuple(shape[2:]) == (1, 1) else []
     figures = {"max_rel_error": max(errors_of(cases, isa)), "check/kernels": float(len(cases))}
     return replace(state, weights=weights_of(restored(state, context)), metrics={**state.metrics, **figures})
 
