@@ -17,6 +17,7 @@ from suite_results import Entry, arguments, cell, facts, measure_all, origin, ta
 from espalier.constraints import STRUCTURES, Structure
 from espalier.devices import num_cores
 
+ENGINES = (*PEERS, "espalier-dense")  # the last is ours as it compiles dense layers by itself, Winograd's filtering included
 RATES = (2.0, 4.0, 8.0, 16.0)
 THREADS = (1, 2)
 TRIED: dict[str, Structure] = {  # on a 3-D layer the block-punched ones are KGS
@@ -98,7 +99,7 @@ def main() -> None:
     """Measure the entries that are asked."""
     parser = arguments(__doc__, "break_even")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    parser.add_argument("--engines", nargs="+", default=PEERS, help="Peers.")
+    parser.add_argument("--engines", nargs="+", default=ENGINES, help="Dense engines.")
     parser.add_argument("--runs", type=int, default=20, help="Rounds of each entry, at least 10.")
     parser.add_argument("--budget-s", type=float, default=15.0, help="Seconds of an entry after which no further round begins.")
     asked = parser.parse_args()
