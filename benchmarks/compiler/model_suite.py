@@ -3,8 +3,8 @@
     python benchmarks/compiler/model_suite.py                        # 6 networks, under 10 minutes; goes on where it stood
     python benchmarks/compiler/model_suite.py --only 'resnet50*' --again
 
-Random weights and masks by seed. The targets come from two kinds of machine, a Zen4 whose cores do one 512-bit multiply-add a cycle and a Xeon
-whose cores do two; those of the kind at hand count, by its AMX flag or, where a hypervisor hides that, by the measured peak of a core.
+Random weights and masks by seed. The targets come from two kinds of machine, a Zen4 whose cores do one 512-bit multiply-add a cycle and a
+Xeon whose cores do two; those of the kind at hand count, by its AMX flag or, where that is hidden, by the measured peak of a core.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from suite_results import Entry, arguments, cell, facts, measure_all, origin, ta
 from espalier import bench
 from espalier.compiler import measured_roof
 from espalier.devices import cpu_flags, num_cores
-
 
 XEON_GFLOPS = 140  # of a core: between one 512-bit multiply-add a cycle at 3.6 GHz (116) and two at 2.7 GHz (172)
 
@@ -91,8 +90,8 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         f"{threads} threads, batch 1, fp32, random weights and masks; written by benchmarks/compiler/model_suite.py.",
         "",
         "Median ms of engines that took turns, each checked against PyTorch first. *must* and *aim*: targets, times as fast as the best",
-        "dense peer, of the kind of machine in the last column. The share is our dense time over our sparse time, over the counted rate of multiply-adds. CPUs that changed places",
-        "during a network are marked *moved*; others: CPUs that other processes used meanwhile.",
+        "dense peer, of the kind of machine in the last column. The share is our dense time over our sparse time, over the counted rate of",
+        "multiply-adds. CPUs that changed places during a network are marked *moved*; others: CPUs that other processes used meanwhile.",
         "",
         *table([*head, "MAC rate", "share", "fork-join ns", "others", "targets"], [_row(name, entry) for name, entry in entries.items()]),
         "",
