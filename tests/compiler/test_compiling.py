@@ -90,6 +90,24 @@ def test_pruning_in_whole_blocks_carries_out_that_share_of_the_multiplications()
         assert relative_error(compiled(example), model(example).detach()) < 1e-4
 
 
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_dense_layers_are_computed_by_winograds_filtering_and_pruned_ones_never(isa: str, num_threads: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 64, 3, padding=1), nn.Hardswish()).eval()
+    model[2].weight.data *= (torch.rand(64, 10, 3, 3) < 0.3).repeat_interleave(4, 1)
+    example = torch.randn(1, 32, 19, 13)
+
+    def templates(*, dense: bool) -> list[str]:
+        with compile_model(model, example, num_threads=num_threads, isa=isa, dense=dense) as compiled:
+            assert relative_error(compiled(example), model(example).detach()) < 1e-4
+            assert torch.equal(compiled(example), compiled(example))
+            return [line.template for line in compiled.explain() if line.op == "conv"]
+
+    assert templates(dense=False) == ["W", "F"]
+    assert templates(dense=True) == ["W", "W"]
+
+
 def test_a_filter_that_is_wholly_pruned_still_gives_its_bias() -> None:
     model, example = nn.Sequential(nn.Conv2d(8, 40, 3, padding=1), nn.Sigmoid()).eval(), torch.randn(1, 8, 5, 5)
     model[0].weight.data[:33] = 0

@@ -362,7 +362,9 @@ def _passes(shape: Shape, group: int, residual: Lines | None) -> str:
     call = f"{NAME}_tile({arguments});"
     if ragged:
         call = f"if (p == {len(shape.used) - 1}) {NAME}_last({arguments});\n            else {call}"
-    split = f"{len(shape.used)}, tid, c->threads, &first, &last" if shape.by_filters else f"{shape.num_groups}, tid, c->threads, &begin, &end"
+    split = (
+        f"{len(shape.used)}, tid, c->threads, &first, &last" if shape.by_filters else f"{shape.num_groups}, tid, c->threads, &begin, &end"
+    )
     extra, added = ("", "") if residual is None else (", const float *r", ", r")
     group_products = f"products + j * {blocks.planes * blocks.tiles * filters}"
     return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
