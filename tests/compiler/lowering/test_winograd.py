@@ -18,8 +18,9 @@ from espalier.compiler.isas import ISAS, Isa
 from espalier.compiler.layouts import Layout, Lines, lines, map_of
 from espalier.compiler.lowering.filters import Convolution
 from espalier.compiler.lowering.kernel import Kernel
-from espalier.compiler.lowering.winograd import MANY, SCRATCH_FLOATS, Blocks, Shape, blocks_of, lowered_winograd, takes
+from espalier.compiler.lowering.winograd import lowered_winograd
 from espalier.compiler.lowering.winograd_rule import winograd_blocks
+from espalier.compiler.lowering.winograd_shape import MANY, SCRATCH_FLOATS, Blocks, Shape, blocks_of, takes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS, transformed
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}

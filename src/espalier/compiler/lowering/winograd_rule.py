@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
 from espalier.compiler.lowering.filters import Choice, Convolution, choose
-from espalier.compiler.lowering.winograd import Blocks, Shape, blocks_of, takes, weight_bytes
+from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
 
 LEAST = 32  # channels and filters, below which nothing was measured: the entry loop becomes short, the transforms weigh more
@@ -36,8 +36,8 @@ class Costs:
     margin: float
 
 
-# avx512 is fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, with 2 threads of a Xeon that has 2 MB of L2 a
-# core. The other sets multiply 2 and 8 times more slowly there, while bytes take as long; of each, layers of 64 and 256 channels were timed.
+# avx512 is fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, with 2 threads of a Xeon that has 2 MB of L2
+# a core. The other sets multiply 2 and 8 times more slowly there, while bytes take as long; some 2-D layers of each were timed.
 COSTS: Mapping[str, Costs] = {
     "avx512": Costs(transform=150, near=2.2, far=5.6, margin=1.15),
     "avx2": Costs(transform=150, near=1.1, far=2.8, margin=1.15),
