@@ -124,9 +124,31 @@ def test_pruning_in_whole_blocks_carries_out_that_share_of_the_multiplications()
         nonzero = [int(layer.weight.count_nonzero()) * 64 for layer in (model[0], model[2])]
         assert [line.macs for line in convs] == nonzero
         assert all("32x4" in line.structure for line in convs)
+    with compile_model(model, example, dense=True) as compiled:
+        lines = [line for line in compiled.explain() if line.op == "conv"]
+        assert [line.macs_dense for line in lines] == [32 * 64 * 9 * 64, 64 * 64 * 9 * 64]
+        assert [line.macs for line in lines] == [32 * 64 * 36 * 4, 64 * 64 * 36 * 4]  # four tiles of 4x4 pixels by Winograd's filtering
     with compile_model(model, example, dense=True, winograd=False) as compiled:
         assert [line.macs for line in compiled.explain() if line.op == "conv"] == [32 * 64 * 9 * 64, 64 * 64 * 9 * 64]
         assert relative_error(compiled(example), model(example).detach()) < 1e-4
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_dense_layers_are_computed_by_winograds_filtering_and_pruned_ones_never(isa: str, num_threads: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 64, 3, padding=1), nn.Hardswish()).eval()
+    model[2].weight.data *= (torch.rand(64, 10, 3, 3) < 0.3).repeat_interleave(4, 1)
+    example = torch.randn(1, 32, 19, 13)
+
+    def templates(*, dense: bool) -> list[str]:
+        with compile_model(model, example, num_threads=num_threads, isa=isa, dense=dense) as compiled:
+            assert relative_error(compiled(example), model(example).detach()) < 1e-4
+            assert torch.equal(compiled(example), compiled(example))
+            return [line.template for line in compiled.explain() if line.op == "conv"]
+
+    assert templates(dense=False) == ["W", "F"]
+    assert templates(dense=True) == ["W", "W"]
 
 
 def test_a_filter_that_is_wholly_pruned_still_gives_its_bias() -> None:

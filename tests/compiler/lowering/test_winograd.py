@@ -15,10 +15,12 @@ from test_depthwise import widened
 
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import ISAS, Isa
-from espalier.compiler.layouts import Layout, lines, map_of
+from espalier.compiler.layouts import Layout, Lines, lines, map_of
 from espalier.compiler.lowering.filters import Convolution
 from espalier.compiler.lowering.kernel import Kernel
-from espalier.compiler.lowering.winograd import Blocks, blocks_of, lowered_winograd, takes
+from espalier.compiler.lowering.winograd import lowered_winograd
+from espalier.compiler.lowering.winograd_rule import winograd_blocks
+from espalier.compiler.lowering.winograd_shape import MANY, SCRATCH_FLOATS, Blocks, Shape, blocks_of, takes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS, transformed
 
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
@@ -121,10 +123,44 @@ def test_only_dense_layers_of_3x3_and_stride_1_are_taken() -> None:
     assert not takes(layer, x, lines(map_of((1, 32, 1, 9))))
 
 
+def zeros(filters: int, channels: int, size: tuple[int, int, int], depth: int = 1) -> tuple[Convolution, Lines, Lines]:
+    """Return a dense layer that keeps the size of its map, its input and its output."""
+    weight = torch.zeros(filters, channels, depth, 3, 3)
+    layer = Convolution(weight, None, torch.zeros(filters), (1, 1, 1), (depth // 2, 1, 1), (1, 1, 1), None)
+    return layer, lines(map_of((1, channels, *size))), lines(map_of((1, filters, *size)))
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=lambda isa: isa.name)
+@pytest.mark.parametrize(
+    ("filters", "size", "depth"), [(64, (1, 56, 56), 1), (128, (1, 28, 28), 1), (256, (1, 14, 14), 1), (128, (8, 28, 28), 3)]
+)
+def test_layers_that_proved_faster_are_chosen(isa: Isa, filters: int, size: tuple[int, int, int], depth: int) -> None:
+    blocks = winograd_blocks(*zeros(filters, filters, size, depth), isa)
+    assert blocks is not None
+    assert blocks.size == 4
+
+
+def test_where_weights_come_from_afar_tiles_become_smaller_and_then_template_f_is_faster() -> None:
+    isa = ISAS["avx512"]
+    near, far = (winograd_blocks(*zeros(512, 512, (1, size, size)), isa) for size in (14, 7))
+    assert (near and near.size, far and far.size) == (4, 2)
+    assert winograd_blocks(*zeros(512, 512, (1, 4, 4)), isa) is None
+
+
+def test_layers_of_few_channels_and_pruned_ones_are_left_to_template_f() -> None:
+    isa = ISAS["avx512"]
+    layer, source, result = zeros(64, 64, (1, 56, 56))
+    assert winograd_blocks(layer, source, result, isa)
+    assert winograd_blocks(replace(layer, mask=layer.weight == 0), source, result, isa) is None
+    assert winograd_blocks(*zeros(64, 31, (1, 56, 56)), isa) is None
+    assert winograd_blocks(*zeros(31, 64, (1, 56, 56)), isa) is None
+
+
 @pytest.mark.parametrize("isa", ISAS.values(), ids=lambda isa: isa.name)
 def test_a_layers_tiles_fill_the_scratch_but_not_more_than_that(isa: Isa) -> None:
-    layer = Convolution(samples((64, 64, 3, 3, 3)), None, torch.zeros(64), (1, 1, 1), (1, 1, 1), (1, 1, 1), None)
-    blocks = blocks_of(layer, lines(map_of((1, 64, 16, 56, 56))), isa, 4)
+    layer, _, result = zeros(64, 64, (16, 56, 56), 3)
+    blocks = blocks_of(layer, result, isa, 4)
     assert 16 % blocks.planes == 0
-    assert blocks.planes > 1
     assert blocks.tiles <= isa.pixels(blocks.vectors)
+    assert 2 * blocks.planes * blocks.tiles * blocks.groups > MANY >= blocks.planes * blocks.tiles * blocks.groups
+    assert Shape(blocks, result.size, 3, 64, 64, isa.lanes).tile_group * blocks.groups <= SCRATCH_FLOATS

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
 from espalier.compiler.lowering.filters import Choice, Convolution, choose
-from espalier.compiler.lowering.winograd import Blocks, Shape, blocks_of, takes, weight_bytes
+from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
 
-L2_BYTES = 2 * 1024 * 1024  # of weights that two cores hold between them
+LEAST = 32  # channels and filters, below which nothing was measured: the entry loop becomes short, the transforms weigh more
+L2_BYTES = 3 * 1024 * 1024  # of weights that two cores hold between them
+L3_BYTES = 64 * 1024 * 1024  # of weights that a machine shared with others keeps there
 
 
 @dataclass(frozen=True)
@@ -23,26 +25,29 @@ class Costs:
 
     Args:
         transform: For a line of 16 channels at one position of the transform domain, in or out.
-        byte: For a byte of weights from beyond L2.
+        near: For a byte of weights from L3.
+        far: For one from memory.
         margin: How much cheaper than F a layer must be.
     """
 
     transform: float
-    byte: float
+    near: float
+    far: float
     margin: float
 
 
-# Fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, 2 threads of a Xeon with 2 MB of L2 a core.
+# avx512 is fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, with 2 threads of a Xeon that has 2 MB of L2
+# a core. The other sets multiply 2 and 8 times more slowly there, while bytes take as long; some 2-D layers of each were timed.
 COSTS: Mapping[str, Costs] = {
-    "avx512": Costs(transform=150, byte=2.2, margin=1.15),
-    "avx2": Costs(transform=150, byte=1.1, margin=1.15),
-    "generic": Costs(transform=150, byte=0.5, margin=1.15),
+    "avx512": Costs(transform=150, near=2.2, far=5.6, margin=1.15),
+    "avx2": Costs(transform=150, near=1.1, far=2.8, margin=1.15),
+    "generic": Costs(transform=150, near=0.3, far=0.7, margin=1.15),
 }
 
 
 def winograd_blocks(layer: Convolution, source: Lines, result: Lines, isa: Isa) -> Blocks | None:
     """Return knobs of template W where it is faster than F; None where F is, or W does not compute such a layer."""
-    if not isa.winograd or not takes(layer, source, result):
+    if not isa.winograd or not takes(layer, source, result) or min(layer.weight.shape[:2]) < LEAST:
         return None
     sizes = [size for size in TRANSFORMS if size <= min(result.size[1:])]
     found = [blocks_of(layer, result, isa, size) for size in sizes]
@@ -72,4 +77,4 @@ def filters_cost(layer: Convolution, result: Lines, isa: Isa, choice: Choice) ->
 
 
 def _streamed(weights: int, passes: float, costs: Costs) -> float:
-    return costs.byte * passes * weights if weights > L2_BYTES else 0.0
+    return passes * weights * (0.0 if weights <= L2_BYTES else costs.near if weights <= L3_BYTES else costs.far)
