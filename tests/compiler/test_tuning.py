@@ -168,6 +168,17 @@ def test_no_budget_leaves_the_rules_choices(network: tuple[Net, Tensor], found_f
             compile_model(*network, tune=True, tune_budget_s=wrong)
 
 
+def test_weights_that_leave_the_caches_are_timed_so(network: tuple[Net, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(tuning, "searched", lambda site, rule, *, other_bytes, **_: asked.append(other_bytes))
+    made = lowered_model(*network, isa=detect())
+    num_bytes = sum(array.nbytes for step in made.steps for array in step.kernel.arrays.values())
+    for l2_bytes in (num_bytes // 2, num_bytes // 2 - 1):  # of each of two threads
+        monkeypatch.setattr(tuning, "l2_bytes", lambda size=l2_bytes: size)
+        tuning.tuned(made, num_threads=2)
+    assert asked == [0, 0, *[2 * (num_bytes // 2 - 1)] * 2]
+
+
 def test_the_heaviest_layers_come_first(network: tuple[Net, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     monkeypatch.setattr(tuning, "searched", lambda site, rule, **_: searched.append(site.node.source))
@@ -243,7 +254,7 @@ def test_a_long_search_shows_a_bar(network: tuple[Net, Tensor], monkeypatch: pyt
     assert "layers tuned" in shown.getvalue()
 
 
-@pytest.fixture(params=["pruned", "few-channels", "residual", "linear", "grouped"])
+@pytest.fixture(params=["pruned", "few-channels", "residual", "linear", "ragged-linear", "grouped", "pooled", "volume"])
 def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
     """Return layers of every kind that template F computes, and their kernels by the rule."""
     torch.manual_seed(1)
@@ -252,6 +263,9 @@ def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
         "few-channels": (nn.Sequential(nn.Conv2d(3, 20, 5), nn.ReLU6()), torch.randn(1, 3, 9, 12)),
         "residual": (Residual(), torch.randn(1, 32, 5, 7)),
         "linear": (nn.Sequential(nn.Linear(24, 64), nn.GELU()), torch.randn(1, 10, 24)),
+        "ragged-linear": (nn.Linear(24, 40), torch.randn(1, 10, 24)),
+        "pooled": (nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), torch.randn(1, 16, 8, 12)),
+        "volume": (nn.Conv3d(16, 32, 3, padding=1), torch.randn(1, 16, 2, 3, 5)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=4), torch.randn(1, 32, 6, 6)),
     }
     model, example = layers[request.param]
@@ -271,14 +285,14 @@ class Residual(nn.Module):
         return (self.conv(x) + x).relu()
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_everything_that_is_tried_gives_the_same(site: tuple[Site, Kernel], num_threads: int) -> None:
+@pytest.mark.parametrize(("num_threads", "other_bytes"), [(1, 0), (3, 1 << 16)])
+def test_everything_that_is_tried_gives_the_same(site: tuple[Site, Kernel], num_threads: int, other_bytes: int) -> None:
     where, rule = site
     ways = first_ways(where)
     assert len(ways) == 3
     ways = [json.loads(json.dumps({"template": way.template, "knobs": way.knobs})) for way in [*ways, *near_ways(where, ways[-1])]]
     kernels = [rule, *(lowered_by(where, Way(**way)) for way in ways)]
-    with Trial(where, kernels, num_threads=num_threads) as trial:
+    with Trial(where, kernels, num_threads=num_threads, other_bytes=other_bytes) as trial:
         wanted = trial.output(0)
         assert wanted.any()
         for number, kernel in enumerate(kernels):
