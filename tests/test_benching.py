@@ -56,6 +56,7 @@ class Fake:
 
 
 CLOCK = [0]
+PART = "90.0% of the multiply-adds compiled; aten.sort.default in PyTorch"
 PEERS = [Fake("slow", 8.0), Fake("fast", 6.0), Fake("half", 1.0, precision="bf16"), Fake("wrong", 1.0, factor=1.01)]
 OURS = [Fake("espalier-dense", 5.0), Fake("espalier-sparse", 2.0)]
 
@@ -228,6 +229,32 @@ def test_a_machine_that_moved_or_is_busy_warns() -> None:
     assert "Fork-join 1 ns before, 9 ns after" in told
 
 
+def test_a_hybrid_says_so_wherever_its_time_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Hybrid(Fake):
+        def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
+            class Compiled:
+                hybrid = PART
+
+                def __call__(self, x: Tensor) -> Tensor:
+                    CLOCK[0] += round(1e6)
+                    output: Tensor = model(x)
+                    return output
+
+            return Compiled()
+
+    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Hybrid("espalier-sparse", 1.0))
+    found = own(engines=["fast", "espalier-sparse"])
+    entry = found.entry("espalier-sparse")
+    assert entry is not None
+    assert (entry.status, entry.reason, entry.latency_ms_p50) == ("hybrid", PART, 1.0)
+    assert found.ratio_to_best_dense_peer == 6.0
+    assert found.as_json()["hybrid"] is True
+    told = " ".join(str(line) for line in printing.bench_lines(found))
+    assert "Sparse code, a hybrid with PyTorch, is 6.00x" in told
+    assert "espalier-sparse hybrid: 90.0% of the multiply-adds compiled" in told
+    assert "espalier-sparse (hybrid)" in chart(found, tmp_path / "times.svg").read_text()
+
+
 def test_a_chart_needs_a_time_and_a_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no engine was timed.*absent unavailable: absent not installed"):
         chart(own(engines=["absent"]), tmp_path / "times.png")
@@ -254,6 +281,7 @@ def test_an_entry_of_what_raised_holds_no_times() -> None:
         ([*WORDS, "group=8*4"], r"group=8\*4: write sizes with x between them, such as group=32x4"),
         (["model=resnet8_cifar", "rate=2", "engines=fast", "runs=9"], "runs=9, budget_s=60: percentiles need 10 runs"),
         ([*WORDS, "budget_s=long"], "budget_s=long is no number"),
+        ([*WORDS, "fallback=eager"], "fallback=eager is not known; there is torch"),
         ([*WORDS, "tune=maybe"], "tune=maybe is neither true nor false"),
         (["model=resnet8_cifar", "rate=0.9"], "rate=0.9 is not a pruning rate"),
         (["model=resnet8_cifer", "rate=2"], "model=resnet8_cifer is neither.*resnet8_cifar"),

@@ -43,7 +43,7 @@ def drawn(found: Bench) -> Any:
         axes.barh(place, middle, color=COLORS[0] if ours else "#c3c9d0", hatch="//" if ours else None, edgecolor="#ffffff")
         axes.plot([low, high], [place, place], color="#20262d", linewidth=1)
         axes.annotate(f"{middle:.3g}", (max(high, middle), place), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    names = [entry.engine if entry.precision == found.precision else f"{entry.engine} ({entry.precision})" for entry in timed]
+    names = [entry.title if entry.precision == found.precision else f"{entry.title} ({entry.precision})" for entry in timed]
     axes.set_yticks(range(len(timed)), names)
     axes.invert_yaxis()
     axes.margins(x=0.12)

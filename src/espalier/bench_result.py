@@ -1,7 +1,7 @@
 """What ``espalier bench`` gives: one entry an engine, and what follows from them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ class Entry:
         latency_ms_p50: Median of one pass.
         latency_ms_p90: 90th percentile of one pass.
         max_rel_error: Largest difference of an output from PyTorch's, over the largest of these; None where it gave none to compare.
-        status: ``ok``; ``mismatch`` where outputs are wrong, ``failed`` where it raised, ``unavailable`` where it cannot run here or this.
+        status: ``ok``; ``hybrid`` where PyTorch carries out a part of it; ``mismatch`` where outputs are wrong, ``failed`` where it
+            raised, ``unavailable`` where it cannot run here or this.
         reason: Why it is not ``ok``.
         num_runs: Passes that count.
         num_dropped: Passes left out because the process was interrupted meanwhile.
@@ -40,22 +41,28 @@ class Entry:
     latency_ms_p50: float | None = None
     latency_ms_p90: float | None = None
     max_rel_error: float | None = None
-    status: Literal["ok", "mismatch", "failed", "unavailable"] = "ok"
+    status: Literal["ok", "hybrid", "mismatch", "failed", "unavailable"] = "ok"
     reason: str = ""
     num_runs: int = 0
     num_dropped: int = 0
     switches_p50: float | None = None
 
     @classmethod
-    def of(cls, engine: str, version: str | None, precision: str, outcome: Outcome) -> "Entry":
-        """Return the line of an engine that took part in a contest."""
+    def of(cls, engine: str, version: str | None, precision: str, outcome: Outcome, *, hybrid: str = "") -> "Entry":
+        """Return the line of an engine that took part in a contest; ``hybrid`` says which part PyTorch carried out, if any."""
         times = outcome.latency_ms
         if times is None:
             facts = {"max_rel_error": outcome.max_rel_error, "status": outcome.status, "reason": outcome.reason}
             return cls(engine, version, precision, **facts)  # type: ignore[arg-type]
         kept = len(outcome.kept_ms)
         counts = {"num_runs": kept, "num_dropped": len(outcome.samples) - kept, "switches_p50": outcome.switches_p50}
-        return cls(engine, version, precision, *times, outcome.max_rel_error, **counts)  # type: ignore[arg-type]
+        entry = cls(engine, version, precision, *times, outcome.max_rel_error, **counts)  # type: ignore[arg-type]
+        return replace(entry, status="hybrid", reason=hybrid) if hybrid else entry
+
+    @property
+    def title(self) -> str:
+        """Return the engine's name as it is shown: a hybrid says so."""
+        return f"{self.engine} ({self.status})" if self.status == "hybrid" else self.engine
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,11 @@ class Bench:
     def entry(self, engine: str | None) -> Entry | None:
         """Return an engine's line; None where it took no part."""
         return next((entry for entry in self.engines if entry.engine == engine), None)
+
+    @property
+    def hybrid(self) -> bool:
+        """Return whether PyTorch carried out a part of what our sparse code was timed on."""
+        return (sparse := self.entry(SPARSE)) is not None and sparse.status == "hybrid"
 
     @property
     def best_dense_peer(self) -> str | None:
@@ -157,6 +169,7 @@ class Bench:
             "num_threads": self.num_threads,
             "precision": self.precision,
             "tuned": self.tuned,
+            "hybrid": self.hybrid,
             "seed": self.seed,
             "best_dense_peer": self.best_dense_peer,
             "ratio_to_best_dense_peer": self.ratio_to_best_dense_peer,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from espalier import compiler
 from espalier.bench_result import OURS, SPARSE, Bench, Entry
 from espalier.compiler import Explanation
+from espalier.compiler.compiling import FALLBACKS
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
@@ -30,7 +31,10 @@ from espalier.words import sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
 EXPLAINED_RUNS = 20  # over which each kernel is timed
-WORDS = ("model", "constraint", "rate", "group", "input", "threads", "precision", "engines", "tune", "explain", "seed", "runs", "budget_s")
+WORDS = (
+    *("model", "constraint", "rate", "group", "input", "threads", "precision"),
+    *("engines", "tune", "explain", "fallback", "seed", "runs", "budget_s"),
+)
 
 
 def bench(
@@ -46,6 +50,7 @@ def bench(
     engines: Sequence[str] | None = None,
     tune: bool = False,
     explain: bool = False,
+    fallback: str | None = None,
     seed: int = 0,
     num_runs: int = 100,
     budget_s: float = 60.0,
@@ -68,6 +73,7 @@ def bench(
         engines: Who takes part; None takes all.
         tune: Search for the fastest code of ours.
         explain: Also time every kernel of our sparse code, and say what holds it back.
+        fallback: ``torch`` leaves operators that our compiler lacks to PyTorch; our lines are then marked as a hybrid. None refuses these.
         seed: Of random weights, masks and inputs.
         num_runs: Passes of each engine, at least 10.
         budget_s: Seconds after which no further round of passes begins, once there have been ten.
@@ -79,7 +85,9 @@ def bench(
         ValueError: A name is unknown, a rate out of reach, threads exceed the cores, or arguments do not go together.
     """
     _check(num_threads, precision)
-    chosen = [Ours(dense=one.dense, tune=tune) if isinstance(one, Ours) else one for one in named(engines)]
+    if fallback not in FALLBACKS:
+        raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and none, which refuses what cannot be compiled.")
+    chosen = [Ours(dense=one.dense, tune=tune, fallback=fallback) if isinstance(one, Ours) else one for one in named(engines)]
     started = datetime.now(UTC).isoformat(timespec="seconds")
     if isinstance(model, nn.Module) or rate is None:
         if given := [word for word, value in (("constraint", constraint), ("group", group), ("rate", rate)) if value is not None]:
@@ -100,7 +108,10 @@ def bench(
         fork_join=_fork_join(ready),
         console=console,
     )
-    took_part = {engine: Entry.of(engine.name, engine.version(), engine.precision, found.outcomes[engine.name]) for engine in ready}
+    took_part = {
+        engine: Entry.of(engine.name, engine.version(), engine.precision, found.outcomes[engine.name], hybrid=getattr(run, "hybrid", ""))
+        for engine, run in ready.items()
+    }
     entries = took_part | absent
     with machine_lock():
         roof = roof or _measured_roof(num_threads)
@@ -154,6 +165,7 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
         engines=None if given["engines"] is None else given["engines"].split(","),
         tune=truth(words, "tune"),
         explain=truth(words, "explain"),
+        fallback=given["fallback"],
         seed=whole(words, "seed", 0),
         num_runs=whole(words, "runs", 100),
         budget_s=_number(given["budget_s"], "budget_s") or 60.0,

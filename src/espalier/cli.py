@@ -316,7 +316,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="WORD...",
-            help="model=, rate=, constraint=, threads=, group=, engines=, tune=, explain=, seed=, runs=, budget_s=, input=; a run; a file.",
+            help="model=, rate=, constraint=, group=, threads=, engines=, tune=, explain=, fallback=, runs=, input=; a run; a file.",
             autocompletion=complete_bench,
         ),
     ],

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import typer
 
+BENCH_KEYS = (
+    *("model", "rate", "constraint", "threads", "group", "engines", "precision"),
+    *("tune", "explain", "fallback", "seed", "runs", "budget_s", "input"),
+)
+
 
 def complete_table(incomplete: str) -> list[str]:
     """Return the names of runnable tables that begin so."""
@@ -80,19 +85,4 @@ def complete_bench(incomplete: str) -> list[str]:
     if separator:
         options = [path.stem for path in sorted((config_dir() / "constraint").glob("*.yaml"))] if key == "constraint" else []
         return [f"{key}={option}" for option in options if option.startswith(value)]
-    keys = (
-        "model",
-        "rate",
-        "constraint",
-        "threads",
-        "group",
-        "engines",
-        "precision",
-        "tune",
-        "explain",
-        "seed",
-        "runs",
-        "budget_s",
-        "input",
-    )
-    return [f"{name}=" for name in keys if name.startswith(incomplete)] + complete_run(incomplete)
+    return [f"{name}=" for name in BENCH_KEYS if name.startswith(incomplete)] + complete_run(incomplete)

@@ -250,6 +250,7 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
         ModuleNotFoundError: jinja2 is not installed; the message says how to install it.
     """
     try:
+        from espalier.site.break_even import break_even_result  # noqa: PLC0415
         from espalier.site.pages import write_report  # noqa: PLC0415  an extra
     except ModuleNotFoundError as error:
         message = f"a report needs {error.name}; install it with: pip install 'espalier[report]'"
@@ -260,8 +261,8 @@ def report(out: str | Path = "report", store: Store | None = None, *, console: C
     own = own_records(place)
     measurements = [one for record in own for one in place.measurements(record.name)]
     with late_bar(console, "pages") as told:
-        every = published.papers(store=place.root).values()
-        return write_report(every, own, measurements, Path(out), planned=catalogue(), stale=stale_runs(own), told=told)
+        every, rates = published.papers(store=place.root).values(), break_even_result()
+        return write_report(every, own, measurements, Path(out), planned=catalogue(), stale=stale_runs(own), break_even=rates, told=told)
 
 
 def plot(

@@ -7,6 +7,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from espalier.compiler import CompiledNetwork, compile_model
+from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.tuning import BUDGET_S
 from espalier.frames.machine import machine_lock
 from espalier.interface import frozen
@@ -20,9 +21,10 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
     isa: str | None = None,
     tune: bool = False,
     tune_budget_s: float = BUDGET_S,
+    fallback: str | None = None,
     cache: Path | None = None,
     console: Console | None = None,
-) -> CompiledNetwork:
+) -> CompiledNetwork | HybridNetwork:
     """Return ``model`` as native code for one sample, called like a module; what pruning took away costs nothing.
 
     What is pruned is known from the frozen sets of ``prune`` and ``load``; in any other network it is seen by the zeros.
@@ -35,6 +37,8 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
         tune: Search for the fastest kernel of each layer, with the machine to itself; without, a rule chooses, and nothing is timed. What
             was found is kept, so that the same network takes no search the next time.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch and compiles the rest; what comes of it says that it is a
+            hybrid. None refuses such a network.
         cache: Folder of compiled libraries and of what was found; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown; None shows none.
 
@@ -49,6 +53,7 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
             num_threads=num_threads,
             isa=isa,
             frozen=frozen(model),
+            fallback=fallback,
             tune=tune,
             tune_budget_s=tune_budget_s,
             cache=cache,

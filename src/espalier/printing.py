@@ -275,7 +275,7 @@ def bench_lines(found: "Bench") -> Iterator[RenderableType]:
         gain = found.gain(entry.engine)
         times = ["" if time is None else f"{time:.3g}" for time in (entry.latency_ms_p10, entry.latency_ms_p50, entry.latency_ms_p90)]
         error = "" if entry.max_rel_error is None else f"{entry.max_rel_error:.0e}"
-        grid.add_row(entry.engine, *times, "" if gain is None else f"{gain:.2f}x", error)
+        grid.add_row(entry.title, *times, "" if gain is None else f"{gain:.2f}x", error)
     yield grid
     if found.layers is not None:
         yield found.layers
@@ -286,7 +286,8 @@ def bench_lines(found: "Bench") -> Iterator[RenderableType]:
     yield escape(f"{found.num_threads} threads of {found.device}.")
     yield f"MAC rate {subject.rate_macs:.3g}x: {subject.macs / 1e9:.4g} -> {subject.macs_effective / 1e9:.4g} GMAC."
     if (ratio := found.ratio_to_best_dense_peer) is not None:
-        yield f"Sparse code is {ratio:.2f}x as fast as the best dense peer, {best}."
+        what = "Sparse code, a hybrid with PyTorch," if found.hybrid else "Sparse code"
+        yield f"{what} is {ratio:.2f}x as fast as the best dense peer, {best}."
     if (share := found.realised_share) is not None:
         bound = found.memory_bound_share
         why = "" if bound is None else f"; layers bound by memory take {100 * bound:.0f} % of the least possible time"

@@ -41,6 +41,7 @@ STAYS = {
     "a last window is cut": nn.Sequential(nn.Conv2d(4, 4, 2), nn.MaxPool2d(2, ceil_mode=True)),
     "depthwise": nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.MaxPool2d(2)),
     "windows over time": nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.MaxPool3d(2)),
+    "a dense layer that template W suits": nn.Sequential(nn.Conv2d(32, 4, 3, padding=1), nn.MaxPool2d(2)),
     "no plane": nn.Sequential(nn.Conv1d(4, 4, 3, padding=1), nn.MaxPool1d(2)),
 }
 
@@ -48,7 +49,7 @@ STAYS = {
 @pytest.mark.parametrize("model", STAYS.values(), ids=STAYS.keys())
 def test_other_pools_stay(model: nn.Module) -> None:
     rank = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}[type(model[0])]  # type: ignore[index]
-    graph, after = fused(model, 1, 4, *(6,) * rank)
+    graph, after = fused(model, 1, model[0].in_channels, *(6,) * rank)  # type: ignore[index]
     assert ops(after) == ops(graph) == ["conv", "max_pool"]
 
 

@@ -20,6 +20,23 @@ def test_a_network_is_timed_as_native_code(tmp_path: object, monkeypatch: pytest
     assert all(time is not None and time > 0 for time in times)
 
 
+def test_a_network_that_pytorch_runs_in_part_is_timed_as_a_hybrid(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).sort(dim=1).values
+
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
+    given = {"num_threads": 1, "batch_size": 1, "num_warmup": 0, "num_runs": 2}
+    with pytest.raises(ValueError, match=r"aten\.sort"):
+        CompiledCpu(**given).measure(Sorted().eval(), torch.randn(1, 3, 8, 8), checkpoint="digest", weights="random")
+    taken = CompiledCpu(**given, fallback="torch").measure(Sorted().eval(), torch.randn(1, 3, 8, 8), checkpoint="digest", weights="random")
+    assert taken.engine.endswith(" hybrid")
+
+
 def test_larger_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=2: networks are compiled for one sample; frame=cpu"):
         CompiledCpu(num_threads=1, batch_size=2, num_warmup=1, num_runs=5)

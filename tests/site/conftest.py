@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from browser import chromium
-from fabricated import compared, lenet5_records, unshipped_paper
+from fabricated import break_even, compared, lenet5_records, unshipped_paper
 
 from espalier.site.pages import write_report
 from espalier.tables.catalogue import catalogue
@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("experiments")
     comparison, records, measurements = compared(root)
     own, out = [*lenet5_records(), *records], tmp_path_factory.mktemp("report")
-    return write_report([unshipped_paper(root), comparison], own, measurements, out, planned=catalogue()).parent
+    return write_report([unshipped_paper(root), comparison], own, measurements, out, planned=catalogue(), break_even=break_even()).parent
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from fabricated import HOSTILE, compared, lenet5_records, made_up, measurement, record, unshipped_paper
+from fabricated import HOSTILE, break_even, compared, lenet5_records, made_up, measurement, record, unshipped_paper
 
 from espalier.site.links import row_page, slug
 from espalier.site.pages import write_report
@@ -129,6 +129,29 @@ def test_what_is_not_run_is_said_and_the_only_setting_is_told_once(tmp_path: Pat
     assert "rate; multiply-adds; bytes; latency" in text
 
 
+def test_break_even_rates_are_a_map_that_says_where_they_were_measured(site: Path, tmp_path: Path) -> None:
+    text = text_of(site / "break-even.html")
+    assert "Measured: the pruning rate" in text
+    assert "CPU, date: cpu A (2 cores; avx2), 2026-01-02." in text
+    assert text.count("CPU, date:") == 1
+    assert re.findall(r"<h2[^>]*>([^<]+)", text) == ["1 thread", "2 threads"]
+    assert "<small>mnn, 0.321 ms</small>" in text
+    assert "<small>no engine was timed</small>" in text
+    row = re.search(r'data-value="64-64_3x3_56x56">.*?</tr>', text, re.DOTALL)
+    assert row is not None
+    assert re.findall(r'<td data-value="[^"]+"( class="t\d")?>([^<]+)', row[0]) == [
+        (' class="t4"', "any rate"),
+        (' class="t3"', "from 1.4x"),
+        (' class="t1"', "from 3.2x"),
+        ("", "never"),
+    ]
+    assert "not up to 16x" in text
+    assert 'break-even.html">Break-even</a>' in text_of(site / "index.html")
+    alone = write_report([made_up(tmp_path)], [], [], tmp_path / "out").parent
+    assert not (alone / "break-even.html").exists()
+    assert "Break-even" not in text_of(alone / "index.html")
+
+
 def test_times_of_one_computation_earn_no_place_on_the_front(tmp_path: Path) -> None:
     paper, records, measurements = compared(tmp_path)
     masked = [one.model_copy(update={"metrics": {**one.metrics, "macs": 4e7, "parameters": 1e5}}) for one in records]
@@ -194,6 +217,7 @@ def test_the_number_of_pages_is_known_before_the_first_is_written(tmp_path: Path
         [*lenet5_records(), *records],
         measurements,
         tmp_path / "out",
+        break_even=break_even(),
         told=lambda path, of: seen.append((path, of)),
     )
     assert {of for _, of in seen} == {len(seen)}

@@ -20,6 +20,7 @@ PAGES = [
     "papers/progressive-admm.html",
     "compare/methods.html",
     "runs.html",
+    "break-even.html",
     "runs/progressive-admm/lenet5/admm-70x.html",
     f"runs/compare/methods/{slug(HOSTILE)}.html",
 ]

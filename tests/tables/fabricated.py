@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from espalier.record import DataSource, Measurement, Record
 from espalier.tables import published
@@ -189,3 +190,26 @@ def compared(root: Path) -> tuple[Paper, list[Record], list[Measurement]]:
             records.append(one)
             measurements.append(measurement(one.checkpoint or "", 4 / rate**0.5 + seed / 50, device="cpu A"))
     return Paper(folder), records, measurements
+
+
+def break_even() -> dict[str, Any]:
+    """Return entries of break-even rates of two layers at one and two threads, one of which no engine took."""
+
+    def entry(layer: str, threads: int, peer: str | None, rates: dict[str, float | None]) -> dict[str, Any]:
+        points = [[1.0, 0.9], [4.0, 0.25], [16.0, 0.07]]
+        return {
+            "device": "cpu A (2 cores; avx2)",
+            "started": "2026-01-02T03:04:05+00:00",
+            "layer": layer,
+            "num_threads": threads,
+            "best_peer": peer,
+            "peers_ms": {} if peer is None else {peer: 0.321},
+            "structures": {name: {"points": points} | ({} if peer is None else {"break_even": rate}) for name, rate in rates.items()},
+        }
+
+    rates = {"block_punched 32x4": 1.0, "block_column 16": 1.37, "filter": 3.21, "unstructured": None}
+    return {
+        "64-64_3x3_56x56_1t": entry("64-64_3x3_56x56", 1, "mnn", rates),
+        "64-64_3x3_56x56_2t": entry("64-64_3x3_56x56", 2, "openvino", {**rates, "filter": 12.0}),
+        "64-128_3x3x3_16x56x56_2t": entry("64-128_3x3x3_16x56x56", 2, None, rates),
+    }

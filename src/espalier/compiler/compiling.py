@@ -1,10 +1,11 @@
 """From a network to native code: front, passes, program, C, library."""
 
 import ctypes
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.emission import Emitted, emitted
 from espalier.compiler.explaining import Explanation, explanation
 from espalier.compiler.front import read_model
+from espalier.compiler.graph import Graph
 from espalier.compiler.isas import ISAS, Isa, detect
+from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
 from espalier.compiler.program import Program, program
 from espalier.compiler.reasons import Machine
@@ -28,6 +31,10 @@ from espalier.compiler.runtime.weights import write_weights
 from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
 
+if TYPE_CHECKING:
+    from espalier.compiler.hybrid import HybridNetwork
+
+FALLBACKS = (None, "torch")
 PROFILE = ("-DES_PROFILE",)
 
 
@@ -43,6 +50,8 @@ class CompiledNetwork:
         console: Where progress is shown; None shows none.
     """
 
+    hybrid = ""  # what about it is not native code: nothing
+
     def __init__(
         self,
         emitted: Emitted,
@@ -56,6 +65,11 @@ class CompiledNetwork:
         self.emitted, self.program, self.num_threads, self.tuning, self.cache = emitted, program, num_threads, tuning, cache
         library = build(emitted.files, program.isa.name, cache=cache, console=console)
         self.native = CompiledModel(library, np.frombuffer(emitted.blob, np.uint8), num_threads=num_threads)
+
+    @property
+    def isa(self) -> str:
+        """Return the instruction set it was compiled for."""
+        return self.program.isa.name
 
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
         """Run the network; ``CompiledModel`` says what it takes and raises."""
@@ -119,6 +133,7 @@ class CompiledNetwork:
             return [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
 
 
+@overload
 def compile_model(
     model: nn.Module,
     example: Tensor | tuple[Tensor, ...],
@@ -129,9 +144,43 @@ def compile_model(
     frozen: Assignment | None = None,
     tune: bool = False,
     tune_budget_s: float = BUDGET_S,
+    fallback: None = None,
     cache: Path | None = None,
     console: Console | None = None,
-) -> CompiledNetwork:
+) -> CompiledNetwork: ...
+
+
+@overload
+def compile_model(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    *,
+    num_threads: int = 1,
+    isa: str | None = None,
+    dense: bool = False,
+    frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
+    fallback: str | None,
+    cache: Path | None = None,
+    console: Console | None = None,
+) -> "CompiledNetwork | HybridNetwork": ...
+
+
+def compile_model(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    *,
+    num_threads: int = 1,
+    isa: str | None = None,
+    dense: bool = False,
+    frozen: Assignment | None = None,
+    tune: bool = False,
+    tune_budget_s: float = BUDGET_S,
+    fallback: str | None = None,
+    cache: Path | None = None,
+    console: Console | None = None,
+) -> "CompiledNetwork | HybridNetwork":
     """Return ``model`` as native code for one sample.
 
     Args:
@@ -143,29 +192,51 @@ def compile_model(
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
         tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, which makes a ``HybridNetwork`` of a network that holds
+            any; None refuses such a network.
         cache: Folder of compiled libraries, and of what tuning found; None takes ``ESPALIER_CACHE``, else the user's cache folder.
         console: Where progress is shown after two seconds; None shows none.
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA, a model that cannot be exported, an operator without a kernel for its shapes, a budget below 0, or no C
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, a budget
+            below 0, or no C compiler.
             compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
     if num_threads < 1:
         raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
-    made, tuning = lowered_model(model, example, isa=ISAS[isa] if isa else detect(), dense=dense, frozen=frozen), None
-    if tune:
-        made, tuning = tuned(made, num_threads=num_threads, budget_s=tune_budget_s, cache=cache, console=console)
-    return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
+    if fallback not in FALLBACKS:
+        raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
+    target, begun = ISAS[isa] if isa else detect(), time.monotonic()
+
+    def native(graph: Graph) -> CompiledNetwork:
+        made, tuning = _lowered(graph, target, dense=dense), None
+        if tune:
+            left_s = tune_budget_s if tune_budget_s < 0 else max(0.0, tune_budget_s - (time.monotonic() - begun))
+            made, tuning = tuned(made, num_threads=num_threads, budget_s=left_s, cache=cache, console=console)
+        return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
+
+    try:
+        graph = read_model(model, example, frozen=frozen)
+    except MissingOperatorsError:
+        if fallback is None:
+            raise
+        from espalier.compiler.hybrid import with_torch  # noqa: PLC0415  which needs this module
+
+        return with_torch(model, example, native, num_threads=num_threads, frozen=frozen)
+    return native(graph)
 
 
 def lowered_model(
     model: nn.Module, example: Tensor | tuple[Tensor, ...], *, isa: Isa, dense: bool = False, frozen: Assignment | None = None
 ) -> Program:
     """Return the program of ``model``; raises as ``compile_model`` does. Arguments as there."""
-    graph = read_model(model, example, frozen=frozen)
+    return _lowered(read_model(model, example, frozen=frozen), isa, dense=dense)
+
+
+def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)

@@ -193,6 +193,7 @@ def _header(program: Program, prototypes: Sequence[str], blob_bytes: int, info: 
 #define ES_INPUT_FLOATS {{{sizes_in}}}
 #define ES_OUTPUT_FLOATS {{{sizes_out}}}
 #define ES_ARENA_FLOATS {program.plan.floats}
+#define ES_SCRATCH_FLOATS {max((step.kernel.scratch_floats for step in program.steps), default=0)}
 #define ES_WEIGHTS_FLOATS {blob_bytes // 4}
 #define ES_INFO "{text}"
 

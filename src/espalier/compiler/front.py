@@ -6,7 +6,7 @@ The exported program is made functional first, so that writes in place are value
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,45 +42,78 @@ def read_model(model: nn.Module, example: Tensor | tuple[Tensor, ...], *, frozen
         MissingOperatorsError: The model holds operators that the compiler lacks; the message lists them all.
         ValueError: The model cannot be exported, is not float32 on the CPU, or has weights outside their frozen sets.
     """
+    program = exported(model, *checked(example))
+    reading = read_program(program)
+    if reading.missing:
+        raise MissingOperatorsError(type(model).__name__, [*reading.missing.values()], operators(program, model))
+    return reading.graph(None if frozen is None else frozen_masks(model, frozen))
+
+
+def checked(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the arguments that an example stands for.
+
+    Raises:
+        ValueError: One is not float32 on the CPU.
+    """
     examples = example if isinstance(example, tuple) else (example,)
     if wrong := [f"{given.dtype} on {given.device}" for given in examples if (given.dtype, given.device.type) != (torch.float32, "cpu")]:
         raise ValueError(f"the example is {', '.join(wrong)}; the compiler takes float32 on the CPU.")
-    found = None if frozen is None else frozen_masks(model, frozen)
-    program = exported(model, *examples)
+    return examples
+
+
+def read_program(program: torch.export.ExportedProgram) -> "Reading":
+    """Return what can be read of a program, made functional, its operators whole; what cannot is in ``missing``."""
     with torch.no_grad():
-        reading = _Reading(program.run_decompositions({}))  # functional, its operators whole
-    if reading.missing:
-        raise MissingOperatorsError(type(model).__name__, reading.missing, operators(program, model))
-    return reading.graph(found)
+        functional = program.run_decompositions({})
+        signature = functional.graph_signature
+        tensors = {**functional.state_dict, **functional.constants}
+        named = {entry.arg.name: entry for entry in signature.input_specs if entry.kind != InputKind.USER_INPUT}
+        known: dict[fx.Node, Any] = {}
+        parameters: dict[str, Tensor] = {}
+        for node in functional.graph.nodes:
+            if node.op == "placeholder" and node.name in named:
+                entry = named[node.name]
+                held = tensors.get(str(entry.target))
+                known[node] = held.detach() if isinstance(held, Tensor) else held
+                if entry.kind == InputKind.PARAMETER and isinstance(held, Tensor):
+                    parameters[str(entry.target)] = known[node]
+        asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
+        given = [node for node, wanted in zip(functional.graph.output_node().args[0], asked, strict=True) if wanted]
+        return Reading(functional.graph_module, known, parameters, given)
 
 
-class _Reading:
-    """One pass over a functional program.
+class Reading:
+    """One pass over a functional graph.
 
     Args:
-        program: The program; every node of it is read.
+        module: What holds the graph; every node of it is read.
+        known: Placeholder -> its value; one that is not here depends on the sample.
+        parameters: Name of each of the model's parameters -> its value, the tensor that ``known`` holds.
+        outputs: Nodes that are asked for.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
+    def __init__(
+        self, module: fx.GraphModule, known: Mapping[fx.Node, Any], parameters: Mapping[str, Tensor], outputs: Sequence[fx.Node]
+    ) -> None:
         self.build = Building()
-        self.missing: list[Missing] = []
-        self.parameters: dict[str, Tensor] = {}
-        self.values: dict[fx.Node, Any] = {}  # a value, a tuple of them, or None
-        self.outputs: tuple[str, ...] = ()
-        signature = program.graph_signature
-        tensors = {**program.state_dict, **program.constants}
-        entries = {entry.arg.name: entry for entry in signature.input_specs}
-        for node in program.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node] = self._placeholder(node, entries[node.name], tensors)
+        self.missing: dict[fx.Node, Missing] = {}
+        self.parameters = parameters
+        self.values: dict[fx.Node, Any] = dict(known)  # a value, a tuple of them, or None
+        self.nodes, self.asked = list(module.graph.nodes), outputs
+        for node in module.graph.nodes:
+            if node.op == "placeholder" and node not in known:
+                self.build.at(_shapes(node), "", "")
+                self.values[node] = self.build.add("input", index=sum(before.op == "input" for before in self.build.nodes))
             elif node.op == "get_attr":
-                held = getattr(program.graph_module, node.target, None)
+                held = getattr(module, node.target, None)
                 self.values[node] = held.detach() if isinstance(held, Tensor) else held
             elif node.op == "call_function":
                 self.values[node] = self._call(node)
-        asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
-        given = [self.values[node] for node, wanted in zip(program.graph.output_node().args[0], asked, strict=True) if wanted]
-        self.outputs = tuple(self.build.node(value).name for value in given)
+        self.outputs = tuple(self.build.node(self.values[node]).name for node in outputs)
+
+    def depends(self, node: fx.Node) -> bool:
+        """Return whether a node must be carried out anew for each sample."""
+        return node in self.missing or _depends(self.values.get(node))
 
     def graph(self, found: Mapping[str, Found] | None) -> Graph:
         """Return what was read, with the masks found by parameter.
@@ -96,16 +129,6 @@ class _Reading:
         masks = {key: mask for key, (mask, _) in kept.items()}
         return Graph(tuple(build.nodes), self.outputs, build.constants, masks, {key: label for key, (_, label) in kept.items()}).pruned()
 
-    def _placeholder(self, node: fx.Node, entry: Any, tensors: Mapping[str, Any]) -> Any:
-        if entry.kind == InputKind.USER_INPUT:
-            self.build.at(_shapes(node), "", "")
-            return self.build.add("input", index=sum(known.op == "input" for known in self.build.nodes))
-        held = tensors.get(entry.target)
-        tensor = held.detach() if isinstance(held, Tensor) else held
-        if entry.kind == InputKind.PARAMETER and isinstance(tensor, Tensor):
-            self.parameters[entry.target] = tensor
-        return tensor
-
     def _call(self, node: fx.Node) -> Any:
         name = str(node.target)
         if name.startswith(CHECK):
@@ -119,7 +142,7 @@ class _Reading:
                 return self._folded(node)
             return self._built(node)
         except UnreadableError as error:
-            self.missing.append(Missing(name, self.build.source, self.build.line, str(error)))
+            self.missing[node] = Missing(name, self.build.source, self.build.line, str(error))
             unknown = tuple(Node("unknown", "input", (), shape) for shape in self.build.shapes)
             return unknown if isinstance(node.meta.get("val"), list | tuple) else next(iter(unknown), None)
 

@@ -156,6 +156,7 @@ def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob, num_threads: int
 #define ES_INPUT_FLOATS {{{", ".join(map(str, [2, *sizes]))}}}
 #define ES_OUTPUT_FLOATS {{{MOST_REPEATS}, {site.output.floats}}}
 #define ES_ARENA_FLOATS {floats}
+#define ES_SCRATCH_FLOATS {max(kernel.scratch_floats for kernel in kernels)}
 #define ES_WEIGHTS_FLOATS {blob.size // 4}
 #define ES_INFO {info}
 {chr(10).join(prototypes)}

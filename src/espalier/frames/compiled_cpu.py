@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
+from espalier.compiler.hybrid import LABEL as HYBRID
 from espalier.compiler.tuning import BUDGET_S
 from espalier.devices import cpu
 from espalier.frames.machine import machine_lock
@@ -32,6 +33,8 @@ class CompiledCpu:
         dense: Compile zeros like other weights: what the same generator makes of the network without its masks.
         tune: Search for the fastest kernel of each layer first; a rule chooses otherwise.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch, and the record's engine is marked as a hybrid; None
+            refuses networks with any.
     """
 
     num_threads: int
@@ -42,6 +45,7 @@ class CompiledCpu:
     dense: bool = False
     tune: bool = False
     tune_budget_s: float = BUDGET_S
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size != 1:
@@ -70,9 +74,11 @@ class CompiledCpu:
                 dense=self.dense,
                 tune=self.tune,
                 tune_budget_s=self.tune_budget_s,
+                fallback=self.fallback,
             )
         with compiled:
-            engine = f"{ENGINES[self.dense]} {compiled.program.isa.name}{' tuned' if compiled.tuned else ''}"
+            words = (ENGINES[self.dense], compiled.isa, *([HYBRID] if compiled.hybrid else []), *(["tuned"] if compiled.tuned else []))
+            engine = " ".join(words)
             out = compiled(example)
             with machine_lock():
                 for _ in range(self.num_warmup):

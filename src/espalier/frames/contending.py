@@ -46,10 +46,12 @@ class Contestant:
     Args:
         run: The compiled network.
         tolerance: Largest difference of an output, relative to the largest wanted, that its precision excuses.
+        wanted: Its output for each input, where its weights are other ones than those of the contest; None takes the contest's.
     """
 
     run: Run
     tolerance: float
+    wanted: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def contend(
     if num_runs < MIN_ROUNDS or not budget_s > 0:
         raise ValueError(f"runs={num_runs}, budget_s={budget_s:g}: percentiles need {MIN_ROUNDS} runs or more, and time above 0.")
     with machine_lock(), threads(num_threads):
-        outcomes = {name: checked(contestant, inputs, wanted) for name, contestant in contestants.items()}
+        outcomes = {name: checked(one, inputs, wanted if one.wanted is None else one.wanted) for name, one in contestants.items()}
         right = {name: contestants[name].run for name, outcome in outcomes.items() if outcome.status == "ok"}
         before = None if fork_join is None else fork_join()
         start, busy_s = time.monotonic(), _others_s()

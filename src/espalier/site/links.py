@@ -9,7 +9,7 @@ from espalier.record import DIGEST_LENGTH, Record
 from espalier.tables.published import COMPARISONS
 from espalier.tables.schema import Table
 
-HOME, RUNS, STYLE, SCRIPT = "index.html", "runs.html", "assets/site.css", "assets/site.js"
+HOME, RUNS, BREAK_EVEN, STYLE, SCRIPT = "index.html", "runs.html", "break-even.html", "assets/site.css", "assets/site.js"
 
 
 def slug(name: str) -> str:

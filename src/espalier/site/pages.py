@@ -1,4 +1,4 @@
-"""Writing the site: ``index.html``, ``papers/``, ``compare/``, ``runs.html`` and ``runs/``, with one style sheet and one script."""
+"""Writing the site: ``index.html``, ``papers/``, ``compare/``, ``break-even.html``, ``runs.html``, ``runs/``, a style sheet, a script."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from espalier.files import write_over
 from espalier.record import Measurement, Record
 from espalier.site import links
+from espalier.site.break_even import break_even_context
 from espalier.site.comparing import comparison_context
 from espalier.site.evidence import Evidence, Run
 from espalier.site.home import STATES, VERDICTS, comparison_rows, comparisons, home_rows
@@ -35,6 +36,7 @@ def write_report(
     *,
     planned: Sequence[CataloguedPaper] = (),
     stale: Collection[str] = (),
+    break_even: Mapping[str, Any] | None = None,
     told: Callable[[str, int], None] | None = None,
 ) -> Path:
     """Write the site below ``out`` and return its first page. Pages that an earlier call wrote and this one does not are removed.
@@ -46,19 +48,23 @@ def write_report(
         out: Folder of the report.
         planned: The papers there are to be, implemented or not.
         stale: Names of own runs whose code has changed since; their rows are marked.
+        break_even: Entries of break-even rates; empty and None give no page of them.
         told: Called with the path of each page once it is written, and the number of all pages.
     """
     environment = Environment(
         loader=PackageLoader("espalier.site"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["breakable"] = links.breakable
-    environment.globals.update(marks=MARKS, links=links, states=STATES, words=VERDICTS, version=version("espalier"))
+    environment.globals.update(
+        marks=MARKS, links=links, states=STATES, words=VERDICTS, version=version("espalier"), break_even=bool(break_even)
+    )
     written = []
     every = list(papers)
     evidence = Evidence(every, own, measurements, stale)
     compared, rows = comparisons(every), rows_of(list(evidence.runs()))
-    total = NUM_LISTS + sum(not paper.facts.house for paper in every) + len(compared) + len(rows)
-    for path, template, shown in _pages(every, evidence, compared, rows, planned):
+    total = NUM_LISTS + bool(break_even) + sum(not paper.facts.house for paper in every) + len(compared) + len(rows)
+    rest = [(links.BREAK_EVEN, "break_even.html.j2", break_even_context(break_even))] if break_even else []
+    for path, template, shown in [*_pages(every, evidence, compared, rows, planned), *rest]:
         root = "../" * path.count("/")
         write_over(out / path, environment.get_template(template).render(path=path, root=root, **shown))
         written.append(path)

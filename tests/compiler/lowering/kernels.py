@@ -64,6 +64,8 @@ class Context(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("arena", "weights", "inputs", "outputs", "team")),
         ("threads", ctypes.c_int),
+        ("scratch", ctypes.c_void_p),
+        ("scratch_floats", ctypes.c_int64),
     )
 
 
@@ -80,6 +82,8 @@ class Case:
         wanted: The result.
         constants: Role -> constant.
         zero_border: Whether the borders of the inputs are zeros that may be read, as of a convolution's; else they are NaN.
+        lower: Returns its kernel; None takes that of ``LOWERINGS``.
+        tolerance: Largest difference, relative to the largest result.
     """
 
     op: str
@@ -90,6 +94,8 @@ class Case:
     wanted: Tensor
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     zero_border: bool = False
+    lower: Callable[..., Kernel] | None = None
+    tolerance: float = TOLERANCE
 
     def kernel(self, isa: Isa) -> Kernel:
         """Return the kernel of the operator."""
@@ -98,7 +104,7 @@ class Case:
         names = () if self.op == "input" else tuple(source.name for source in sources)
         node = Node("y", self.op, names, tuple(self.wanted.shape), dict(self.attributes), {role: role for role in constants})
         graph = Graph((*sources, node), ("y",), constants)
-        lower = lower_depthwise if is_depthwise(node, graph) else LOWERINGS[self.op]
+        lower = self.lower or (lower_depthwise if is_depthwise(node, graph) else LOWERINGS[self.op])
         return lower(node, self.layouts, self.output, isa, graph)
 
     def __repr__(self) -> str:
@@ -140,7 +146,8 @@ def compare(case: Case, kernel: Kernel, function: Callable[..., None], threads: 
     result = guarded(np.full(case.output.floats, UNTOUCHED, np.float32))
     before = [buffer.copy() for buffer in (*given, *arrays)]
     pointers = [pointer(buffer) for buffer in (*given, result, *arrays)]
-    context = Context(threads=threads)
+    scratch = guarded(np.full(threads * kernel.scratch_floats, UNTOUCHED, np.float32))
+    context = Context(threads=threads, scratch=pointer(scratch), scratch_floats=kernel.scratch_floats)
     for tid in range(threads):
         function(ctypes.byref(context), ctypes.c_int(tid), *pointers)
     for buffer, old in zip((*given, *arrays), before, strict=True):
@@ -148,11 +155,12 @@ def compare(case: Case, kernel: Kernel, function: Callable[..., None], threads: 
     wanted = expected(case)
     untouched = np.isnan(wanted)
     assert np.isnan(inside(result)[untouched]).all(), f"written beside the result: {told}"
-    assert np.isnan(np.r_[result[:GUARD], result[len(result) - GUARD :]]).all(), f"written outside the buffer: {told}"
+    for buffer in (result, scratch):
+        assert np.isnan(np.r_[buffer[:GUARD], buffer[len(buffer) - GUARD :]]).all(), f"written outside the buffer: {told}"
     got, wanted = inside(result)[~untouched], wanted[~untouched]
     difference = np.subtract(got, wanted, where=got != wanted, out=np.zeros_like(wanted))  # equal infinities have none
     error = np.abs(difference).max(initial=0)
-    assert error <= TOLERANCE * max(1.0, np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), f"differs by {error}: {told}"
+    assert error <= case.tolerance * max(1.0, np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), f"differs by {error}: {told}"
 
 
 def held(x: Tensor, layout: Layout, *, zero_border: bool) -> np.ndarray:

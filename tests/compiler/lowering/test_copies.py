@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
-from kernels import Case, check, few, many
+from kernels import RUNNABLE, Case, check, few, many
 from layouts_of import layouts, map_shapes, samples
 from torch import Tensor
 
 from espalier.compiler.isas import Isa
+from espalier.compiler.layouts import Plain, map_of
 
+BORDER = ((0, 0), (1, 1), (1, 1))
 SHAPES = st.one_of(
     map_shapes(), st.sampled_from([(1, 37, 2, 21), (3, 17, 35)]), st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
 )
@@ -100,3 +102,9 @@ def test_moved_values_are_pytorchs(isa: Isa, cases: list[Case], tmp_path_factory
 @many(copies())
 def test_many_moved_values_are_pytorchs(isa: Isa, cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
     check(cases, isa, tmp_path_factory.mktemp("copies"))
+
+
+@pytest.mark.parametrize("isa", RUNNABLE, ids=lambda isa: isa.name)
+def test_a_row_that_is_one_square_and_a_rest_is_turned(isa: Isa, tmp_path_factory: pytest.TempPathFactory) -> None:
+    x = samples((1, 128, 28, isa.lanes + 2))  # rows, not joined because of the border, in a loop that threads do not share
+    check([Case("input", {"index": 0}, (x,), (Plain(x.shape),), map_of(x.shape, BORDER), x)], isa, tmp_path_factory.mktemp("square"))

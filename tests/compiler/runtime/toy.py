@@ -19,6 +19,7 @@ NETWORK_H = """
 #define ES_INPUT_FLOATS {74, 5}
 #define ES_OUTPUT_FLOATS {74, 1}
 #define ES_ARENA_FLOATS 96
+#define ES_SCRATCH_FLOATS 0
 #define ES_WEIGHTS_FLOATS 80
 #define ES_INFO "{\\"isa\\": \\"ISA\\", \\"inputs\\": [{\\"name\\": \\"x\\", \\"shape\\": [2, 37]}, {\\"name\\": \\"y\\", \\"shape\\": [1, 5]}], \\"outputs\\": [{\\"name\\": \\"z\\", \\"shape\\": [2, 37]}, {\\"name\\": \\"total\\", \\"shape\\": [1, 1]}]}"
 void es_k0(const struct es_team *team, int tid, const float *x, const float *scale, float *out, long n);

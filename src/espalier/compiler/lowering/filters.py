@@ -149,7 +149,7 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
     tile = choice.tile
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
-    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail, choice)
+    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail, choice=choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -171,7 +171,6 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
     last_vectors = used_vectors(result.channels, isa.lanes, choice.vectors)[-1]
     loop = Loop(
         inputs=_pixels(tile, _input_steps(layer, source)),
-        windows=_windows(tile, layer.side),
         outputs=_pixels(replace(tile, rows=tile.rows // layer.side, columns=tile.columns // layer.side), result.strides),
         residuals=() if residual is None else _pixels(tile, residual.strides),
         vectors=choice.vectors,
@@ -180,6 +179,7 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         output_step=result.line_stride,
         residual_step=0 if residual is None else residual.line_stride,
         clamp=layer.activation if layer.activation in CLAMPED else None,
+        pooled=_windows(tile, layer.side) if layer.pool else (),
     )
     rest = unwhole(result, isa)
     behind = finish(layer, loop, isa, rest) if layer.activation not in CLAMPED or rest else ""

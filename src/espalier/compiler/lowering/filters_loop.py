@@ -24,7 +24,6 @@ class Loop:
 
     Args:
         inputs: Floats from the tile's first input pixel to each pixel's.
-        windows: The pixels of each output, whose maximum it is; one each where nothing is pooled.
         outputs: Floats from the tile's first output pixel to each.
         residuals: The same of the tensor that is added; empty where none is.
         vectors: Vectors of filters computed.
@@ -33,10 +32,10 @@ class Loop:
         output_step: Floats from one line of output channels to the next.
         residual_step: The same of the tensor that is added.
         clamp: Activation applied in registers: None, relu or relu6.
+        pooled: The pixels of each output, whose maximum it is; empty where each is one.
     """
 
     inputs: tuple[int, ...]
-    windows: tuple[tuple[int, ...], ...]
     outputs: tuple[int, ...]
     residuals: tuple[int, ...]
     vectors: int
@@ -45,6 +44,12 @@ class Loop:
     output_step: int
     residual_step: int
     clamp: str | None
+    pooled: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def windows(self) -> tuple[tuple[int, ...], ...]:
+        """Return the pixels of each output."""
+        return self.pooled or tuple((pixel,) for pixel in range(len(self.inputs)))
 
     def place(self, vector: int, output: int, lanes: int, line: int = 16) -> int:
         """Return the floats from the tile's first output to that output's vector; a line holds ``line / lanes`` vectors."""

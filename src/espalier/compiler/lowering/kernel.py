@@ -20,6 +20,7 @@ class Kernel:
         arrays: Its constants in the order of its arguments; int32 or float32.
         macs: Multiply-adds of one call, stored zeros included.
         detail: What ``explain`` says of it, such as ``gM=32 gN=4 tile=1x14``.
+        scratch_floats: What each thread needs at ``c->scratch + tid * c->scratch_floats``; a multiple of 16.
         choice: Its knobs as its template has them, such as ``filters.Choice``; None where there was nothing to choose.
     """
 
@@ -28,4 +29,5 @@ class Kernel:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     macs: int = 0
     detail: str = ""
+    scratch_floats: int = 0
     choice: object | None = None

@@ -50,7 +50,8 @@ def turned(nest: Nest, tensors: Sequence[str], lanes: int) -> list[str]:
     whole, rest = line.size // lanes, line.size % lanes
     lines: list[str] = []
     if whole:
-        band = Nest((*axes, Axis(whole, tuple(step * lanes for step in line.steps))), nest.runs)
+        bands = (Axis(whole, tuple(step * lanes for step in line.steps)),) if whole > 1 else ()
+        band = Nest((*axes, *bands), nest.runs)
         lines += walked([band], tensors, lambda run, at: _band(run, at, lanes, line.steps[1], lanes))
     if rest:
         starts = tuple(start + step * whole * lanes for start, step in zip(run.starts, line.steps, strict=True))

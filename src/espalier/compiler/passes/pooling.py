@@ -1,4 +1,7 @@
-"""Maxima over 2x2 windows inside the convolution before them, which holds whole windows in registers: the unpooled map is never written."""
+"""Maxima over 2x2 windows inside the convolution before them, which holds whole windows in registers: the unpooled map is never written.
+
+Dense 3x3 convolutions are left as they are: template W saves more on them than the map costs.
+"""
 
 from dataclasses import replace
 
@@ -7,6 +10,7 @@ from espalier.compiler.passes.editing import Editing, only_reader
 
 MONOTONE = (None, "relu", "relu6")  # their maximum is theirs of the maximum
 SIDE = 2
+FEW = 16  # channels up to which template W loses
 
 
 def fuse_pools(graph: Graph) -> Graph:
@@ -14,7 +18,12 @@ def fuse_pools(graph: Graph) -> Graph:
     edit, readers = Editing(graph), graph.readers()
     for node in graph:
         before = edit.node(node.inputs[0]) if node.op == "max_pool" else None
-        if before is not None and _pools(before) and _is_pooled(node, before) and only_reader(graph, readers, node.inputs[0]) is not None:
+        if (
+            before is not None
+            and _pools(before, graph)
+            and _is_pooled(node, before)
+            and only_reader(graph, readers, node.inputs[0]) is not None
+        ):
             edit.put(replace(before.having(pool=True), shape=node.shape))
             edit.drop(node, before.name)
         else:
@@ -22,9 +31,15 @@ def fuse_pools(graph: Graph) -> Graph:
     return edit.graph()
 
 
-def _pools(layer: Node) -> bool:
+def _pools(layer: Node, graph: Graph) -> bool:
     plain = layer.op == "conv" and layer["groups"] == 1 and not layer["residual"]
-    return plain and layer["activation"] in MONOTONE and not layer.attributes.get("pool")
+    return plain and layer["activation"] in MONOTONE and not layer.attributes.get("pool") and not _suits_winograd(layer, graph)
+
+
+def _suits_winograd(layer: Node, graph: Graph) -> bool:
+    _, channels, *kernel = graph.constants[layer.constants["weight"]].shape
+    plain = all(step == 1 for step in (*layer["stride"], *layer["dilation"]))
+    return plain and graph.mask(layer) is None and tuple(kernel[-SIDE:]) == (3, 3) and int(channels) > FEW
 
 
 def _is_pooled(node: Node, layer: Node) -> bool:

@@ -16,6 +16,7 @@
 
 #define ES_ALIGNMENT 64
 #define ES_HUGE_PAGE (2u << 20)
+#define SCRATCH_START ((ES_ARENA_FLOATS + 15) / 16 * 16) /* the arena holds it behind the activations */
 #define ES_REGIONS_A_SAMPLE 16 /* of es_fork_join_ns: reading the clock takes about 25 ns */
 
 struct es_model {
@@ -38,7 +39,8 @@ static float *allocate(size_t bytes) {
 
 struct es_model *es_open(const void *blob, size_t bytes, int threads, const int *cpus, char *error, size_t error_bytes) {
     const size_t wanted = sizeof(float) * (size_t)ES_WEIGHTS_FLOATS;
-    const size_t arena_bytes = sizeof(float) * (size_t)(ES_ARENA_FLOATS > 0 ? ES_ARENA_FLOATS : 1);
+    const size_t floats = (size_t)SCRATCH_START + (size_t)ES_SCRATCH_FLOATS * (size_t)(threads > 0 ? threads : 1);
+    const size_t arena_bytes = sizeof(float) * (floats > 0 ? floats : 1);
     if (bytes != wanted) {
         snprintf(error, error_bytes, "the weights have %zu bytes, the network wants %zu; they belong to another one.", bytes, wanted);
         return NULL;
@@ -69,7 +71,8 @@ static void run_thread(const void *context, int tid) { es_run_thread(context, ti
 int es_run(struct es_model *model, const float *const *inputs, float *const *outputs) {
     if (atomic_flag_test_and_set_explicit(&model->busy, memory_order_acquire)) return ES_BUSY;
     struct es_team *team = es_pool_team(model->pool);
-    const struct es_context context = {model->arena, model->weights, inputs, outputs, team, team->threads};
+    const struct es_context context = {model->arena,  model->weights, inputs, outputs, team, team->threads,
+                                       model->arena + SCRATCH_START, ES_SCRATCH_FLOATS};
     const int status = es_pool_run(model->pool, run_thread, &context, 1);
     atomic_flag_clear_explicit(&model->busy, memory_order_release);
     return status;

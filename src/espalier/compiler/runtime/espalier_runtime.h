@@ -49,6 +49,8 @@ struct es_context {
     float *const *outputs;
     struct es_team *team;
     int threads;
+    float *scratch;         /* of all threads, 64-byte aligned: thread tid has scratch + tid * scratch_floats, and nobody else reads it */
+    int64_t scratch_floats; /* of one thread, a multiple of 16 */
 };
 
 /* Called between two looks at a flag: pauses, and naps once team->spins are used up, so that others run. */

@@ -33,6 +33,7 @@ HEADER = """#include "espalier_runtime.h"
 #define ES_INPUT_FLOATS {{3, {floats}}}
 #define ES_OUTPUT_FLOATS {{1, {threads}}}
 #define ES_ARENA_FLOATS 1
+#define ES_SCRATCH_FLOATS 0
 #define ES_WEIGHTS_FLOATS 0
 #define ES_INFO {info}
 """

@@ -18,12 +18,13 @@ class Ours:
     Args:
         dense: Treat every weight as dense, the zeros that pruning left included.
         tune: Search for the fastest code, with the machine to itself.
+        fallback: ``torch`` leaves operators that the compiler lacks to PyTorch; None refuses networks with any.
     """
 
     precision: Precision = "fp32"
 
-    def __init__(self, *, dense: bool, tune: bool = False) -> None:
-        self.dense, self.tune = dense, tune
+    def __init__(self, *, dense: bool, tune: bool = False, fallback: str | None = None) -> None:
+        self.dense, self.tune, self.fallback = dense, tune, fallback
         self.name = "espalier-dense" if dense else "espalier-sparse"
 
     def version(self) -> str | None:
@@ -33,9 +34,10 @@ class Ours:
         return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
 
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-        searched = {"tune": True} if self.tune else {}
+        asked = {"tune": self.tune, "fallback": self.fallback}
+        given = {name: value for name, value in asked.items() if value}
         with machine_lock() if self.tune else nullcontext():
-            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **searched)
+            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **given)
         return compiled
 
 

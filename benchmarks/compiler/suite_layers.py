@@ -1,0 +1,158 @@
+"""The layers of the compiler's studies, and one contest over a layer: other engines' dense code beside our code at several rates.
+
+Layers are timed alone and warm. Masks are drawn at random with a seed; every contestant's output is checked before it is timed, and all
+take turns.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from suite_results import Entry
+from torch import Tensor, nn
+
+from espalier.compiler import CompiledNetwork, compile_model
+from espalier.constraints import Sparse, Structure, assign
+from espalier.frames.contending import Contention, Contestant, contend, explained
+from espalier.frames.engines import TOLERANCES, Unable, named
+from espalier.frames.engines.engine import affinity_kept, stdout_held
+from espalier.untrained import prune_at_random
+
+PEERS = ("pytorch-eager", "torch-compile", "onnxruntime", "openvino", "mnn")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of stride 1 that keeps the map's size.
+
+    Args:
+        channels: Of its input.
+        filters: Of its result.
+        kernel: Sizes; two axes or three.
+        size: Of the map.
+    """
+
+    channels: int
+    filters: int
+    kernel: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def __str__(self) -> str:
+        kernel, size = ("x".join(map(str, sizes)) for sizes in (self.kernel, self.size))
+        return f"{self.channels}-{self.filters}_{kernel}_{size}"
+
+    @property
+    def gflop(self) -> float:
+        """Return its 1e9 floating-point operations, two for a multiply-add, those on the border's zeros included."""
+        weights = self.channels * self.filters * torch.Size(self.kernel).numel()
+        return 2e-9 * weights * torch.Size(self.size).numel()
+
+    def module(self, seed: int) -> nn.Module:
+        """Return it with seeded weights."""
+        torch.manual_seed(seed)
+        conv = nn.Conv2d if len(self.kernel) == 2 else nn.Conv3d
+        padding = tuple(size // 2 for size in self.kernel)
+        return nn.Sequential(conv(self.channels, self.filters, self.kernel, padding=padding)).eval().requires_grad_(requires_grad=False)
+
+
+THREE, CUBE, ONE = (3, 3), (3, 3, 3), (1, 1)
+LAYERS: dict[str, Layer] = {
+    str(layer): layer
+    for layer in (
+        Layer(64, 64, THREE, (32, 32)),
+        Layer(256, 256, THREE, (8, 8)),
+        Layer(512, 512, THREE, (4, 4)),
+        Layer(512, 512, THREE, (2, 2)),
+        Layer(64, 64, THREE, (56, 56)),
+        Layer(256, 256, THREE, (14, 14)),
+        Layer(256, 64, ONE, (56, 56)),
+        Layer(512, 2048, ONE, (7, 7)),
+        Layer(96, 576, ONE, (14, 14)),
+        Layer(24, 144, ONE, (56, 56)),
+        Layer(64, 128, CUBE, (16, 56, 56)),  # C3D's conv2
+        Layer(256, 256, CUBE, (8, 28, 28)),  # its conv3b
+        Layer(512, 512, CUBE, (4, 14, 14)),  # its conv4b
+    )
+}
+
+
+def contest(
+    layer: Layer, masked: Mapping[str, tuple[Structure, float]], *, num_threads: int, peers: Sequence[str], num_runs: int, budget_s: float
+) -> Entry:
+    """Return medians of the peers, of our dense code, and of our code for each masked layer.
+
+    Args:
+        layer: What is timed.
+        masked: Name -> structure and rate of its mask.
+        num_threads: Threads of every contestant.
+        peers: Engines that run the dense layer.
+        num_runs: Rounds.
+        budget_s: Seconds after which no further round begins, once there have been ten.
+    """
+    dense = layer.module(seed=0)
+    generator = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(1, layer.channels, *layer.size, generator=generator) for _ in range(2)]
+    contestants, absent = _peers(dense, inputs[0], peers, num_threads)
+    rates: dict[str, float] = {}
+    with ExitStack() as stack, torch.inference_mode():
+        ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True))
+        contestants["dense"] = Contestant(ours, TOLERANCES["fp32"])
+        templates = {"dense": _template(ours)}
+        for name, (structure, rate) in masked.items():
+            model = layer.module(seed=0)
+            sets = prune_at_random(model, assign(model, partial(Sparse, structure), rate=rate), generator)
+            rates[name] = 1 / float((model.get_parameter("0.weight") != 0).float().mean())
+            compiled = stack.enter_context(compile_model(model, inputs[0], num_threads=num_threads, frozen=sets))
+            templates[name] = _template(compiled)
+            contestants[name] = Contestant(compiled, TOLERANCES["fp32"], [model(x) for x in inputs])
+        wanted = [dense(x) for x in inputs]
+        found = contend(
+            contestants, inputs, wanted, num_threads=num_threads, num_runs=num_runs, budget_s=budget_s, fork_join=ours.fork_join_ns
+        )
+    return _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads}
+
+
+def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
+    """Return the engines that took the layer, and why the others did not."""
+    ready: dict[str, Contestant] = {}
+    absent: dict[str, str] = {}
+    for engine in named(names):
+        reason = engine.missing()
+        if reason is None:
+            try:
+                with affinity_kept(), stdout_held():
+                    ready[engine.name] = Contestant(engine.prepare(model, x, num_threads=num_threads), TOLERANCES[engine.precision])
+            except Unable as unable:
+                reason = str(unable)
+            except Exception as failure:  # noqa: BLE001  whatever a peer raises is shown as its reason
+                reason = explained(failure)
+        if reason is not None:
+            absent[engine.name] = reason
+    return ready, absent
+
+
+def _template(compiled: CompiledNetwork) -> str:
+    (line,) = (line for line in compiled.explain() if line.op == "conv")
+    return f"{line.template} {line.detail}"
+
+
+def _entry(layer: Layer, found: Contention, absent: Mapping[str, str], rates: Mapping[str, float], templates: Mapping[str, str]) -> Entry:
+    times = {name: None if outcome.latency_ms is None else outcome.latency_ms[1] for name, outcome in found.outcomes.items()}
+    wrong = {name: f"{outcome.status}: {outcome.reason}" for name, outcome in found.outcomes.items() if outcome.status != "ok"}
+    timed = {name: time for name, time in times.items() if time is not None and name not in templates}
+    ours: dict[str, Any] = {
+        name: {"ms": times[name], "rate": rates.get(name, 1.0), "template": template} for name, template in templates.items()
+    }
+    return {
+        "gflop": layer.gflop,
+        "peers_ms": {name: time for name, time in times.items() if name not in templates},
+        "best_peer": min(timed, key=timed.__getitem__) if timed else None,
+        "ours": ours,
+        "reasons": {**absent, **wrong},
+        "fork_join_ns": None if found.fork_join_ns is None else list(found.fork_join_ns),
+        "moved": found.moved,
+        "others_cpus": found.others_cpus,
+    }

@@ -1,0 +1,75 @@
+"""Which layers template W computes, and with which tiles: those for which its cost is well below that of template F.
+
+Costs are in multiply-adds of the entry loop that both templates share. What else takes time is counted in them: the transforms, and weights
+too large for L2, of which W has (m + 2)^2 / 9 times as many.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from espalier.compiler.isas import Isa
+from espalier.compiler.layouts import Lines
+from espalier.compiler.lowering.filters import Choice, Convolution, choose
+from espalier.compiler.lowering.winograd import Blocks, Shape, blocks_of, takes, weight_bytes
+from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
+
+L2_BYTES = 2 * 1024 * 1024  # of weights that two cores hold between them
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What time an instruction set needs, in multiply-adds of the entry loop.
+
+    Args:
+        transform: For a line of 16 channels at one position of the transform domain, in or out.
+        byte: For a byte of weights from beyond L2.
+        margin: How much cheaper than F a layer must be.
+    """
+
+    transform: float
+    byte: float
+    margin: float
+
+
+# Fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, 2 threads of a Xeon with 2 MB of L2 a core.
+COSTS: Mapping[str, Costs] = {
+    "avx512": Costs(transform=150, byte=2.2, margin=1.15),
+    "avx2": Costs(transform=150, byte=1.1, margin=1.15),
+    "generic": Costs(transform=150, byte=0.5, margin=1.15),
+}
+
+
+def winograd_blocks(layer: Convolution, source: Lines, result: Lines, isa: Isa) -> Blocks | None:
+    """Return knobs of template W where it is faster than F; None where F is, or W does not compute such a layer."""
+    if not takes(layer, source, result):
+        return None
+    sizes = [size for size in TRANSFORMS if size <= min(result.size[1:])]
+    found = [blocks_of(layer, result, isa, size) for size in sizes]
+    best = min(found, key=lambda blocks: winograd_cost(layer, result, isa, blocks))
+    filters = filters_cost(layer, result, isa, choose(layer, isa, result.size, source.line))
+    return best if COSTS[isa.name].margin * winograd_cost(layer, result, isa, best) < filters else None
+
+
+def winograd_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) -> float:
+    """Return the cost of template W; arguments as of ``winograd_blocks``."""
+    costs = COSTS[isa.name]
+    filters, channels, depth = layer.weight.shape[:3]
+    shape = Shape(blocks, result.size, depth, channels, filters, isa.lanes)
+    copies = (blocks.planes + depth - 1) / blocks.planes
+    lines = shape.lines * copies + -(-filters // 16)
+    transforms = math.prod(shape.grid) * result.size[0] * lines * shape.transform.positions * costs.transform
+    passes = max(1.0, shape.num_groups / blocks.groups)
+    return shape.macs + transforms + _streamed(weight_bytes(layer, blocks.size), passes, costs)
+
+
+def filters_cost(layer: Convolution, result: Lines, isa: Isa, choice: Choice) -> float:
+    """Return the cost of template F; arguments as of ``winograd_blocks``."""
+    filters = -(-layer.weight.shape[0] // isa.lanes) * isa.lanes
+    macs = choice.tile.slots(result.size) * filters * math.prod(layer.weight.shape[1:])
+    best = max(isa.efficiency.values())
+    return macs * best / isa.efficiency[choice.vectors, choice.channels] + _streamed(4 * layer.weight.numel(), 1, COSTS[isa.name])
+
+
+def _streamed(weights: int, passes: float, costs: Costs) -> float:
+    return costs.byte * passes * weights if weights > L2_BYTES else 0.0

@@ -1,0 +1,133 @@
+"""The suites of the compiler on tiny layers and networks: what they write, that they go on where they stood, and what breaks even where."""
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import break_even
+import layer_suite
+import model_suite
+import pytest
+import suite_layers
+import suite_results
+import timm_models
+from suite_layers import Layer
+
+from espalier.frames import contending
+from espalier.frames.engines import pytorch_eager
+
+TINY = Layer(16, 32, (3, 3), (6, 6))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time nothing real: one small layer, no waiting for the machine, no settling."""
+    monkeypatch.setattr(suite_layers, "LAYERS", {str(TINY): TINY})
+    for module in (layer_suite, break_even):
+        monkeypatch.setattr(module, "LAYERS", {str(TINY): TINY})
+    for module in (contending, pytorch_eager):
+        monkeypatch.setattr(module, "machine_lock", nullcontext)
+    monkeypatch.setattr(contending, "SETTLE_S", 0.0)
+
+
+def written(module: Any, to: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
+    """Run a suite as the shell does; return its entries."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, "--to", str(to), *words])
+    module.main()
+    entries: dict[str, Any] = json.loads(to.read_text())["entries"]
+    assert all(entry["device"] and entry["started"] and entry["versions"]["torch"] for entry in entries.values())
+    page = to.with_suffix(".md").read_text()
+    assert all(name.rpartition("_")[0] in page for name in entries)
+    assert next(iter(entries.values()))["device"] in page
+    return entries
+
+
+def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--engines", "pytorch-eager", "mnn", "--rates", "4", "--runs", "10", "--threads", "1")
+    (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
+    assert entry["best_peer"] in ("pytorch-eager", "mnn")
+    assert entry["ours"].keys() == {"dense", "4x"}
+    assert entry["ours"]["4x"]["rate"] == pytest.approx(4, rel=0.15)
+    assert all(one["ms"] > 0 and one["template"].startswith("F ") for one in entry["ours"].values())
+    assert entry["gflop"] == pytest.approx(2e-9 * 16 * 32 * 9 * 36)
+    assert len(entry["fork_join_ns"]) == 2
+
+
+def test_break_even_rates_are_measured_for_every_structure_and_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--engines", "pytorch-eager", "--rates", "2", "--runs", "10", "--only", "*_1t")
+    entries = written(break_even, tmp_path / "map.json", monkeypatch, *words)
+    assert entries.keys() == {f"{TINY}_1t"}
+    (entry,) = entries.values()
+    assert entry["structures"].keys() == break_even.TRIED.keys()
+    for found in entry["structures"].values():
+        assert [rate for rate, _ in found["points"]] == [1.0, pytest.approx(2, rel=0.15)]
+        assert found["break_even"] is None or 1.0 <= found["break_even"] <= 2.3
+
+
+@pytest.mark.parametrize(
+    ("points", "wanted"),
+    [
+        ([(1.0, 0.9), (2.0, 0.5)], 1.0),
+        ([(1.0, 2.0), (4.0, 0.5)], 2.0),  # half the way on logarithmic axes
+        ([(1.0, 3.0), (2.0, 2.0), (8.0, 1.2)], None),
+        ([(1.0, 2.0), (2.0, 0.9), (4.0, 1.1), (8.0, 1.0)], 8.0),  # from where on it stays faster
+        ([(1.0, 1.0)], 1.0),
+    ],
+)
+def test_a_break_even_is_where_times_stay_below_the_dense_engines(points: list[tuple[float, float]], wanted: float | None) -> None:
+    assert break_even.break_even(points, 1.0) == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_whole_networks_are_measured_against_their_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(model_suite.MODELS["vgg16_cifar-8x"], name="resnet8_cifar", rate=2.0)
+    monkeypatch.setattr(model_suite, "MODELS", {"resnet8_cifar-2x": small})
+    words = ("--engines", "pytorch-eager", "espalier-dense", "espalier-sparse", "--runs", "10", "--threads", "1")
+    (entry,) = written(model_suite, tmp_path / "models.json", monkeypatch, *words).values()
+    assert entry["best_dense_peer"] == "pytorch-eager"
+    assert entry["ratio_to_best_dense_peer"] > 0
+    assert {one["status"] for one in entry["engines"]} == {"ok"}
+    assert (entry["must"], entry["aim"]) in ((6.5, 9.5), (9.0, 14.0))
+    assert "reached" in (tmp_path / "models.md").read_text() or "missed" in (tmp_path / "models.md").read_text()
+
+
+def test_networks_of_timm_keep_their_line_whatever_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm_models, "MODELS", ("test_resnet", "no_such_network"))
+    entries = written(timm_models, tmp_path / "timm.json", monkeypatch, "--threads", "1")
+    good, bad = entries["test_resnet"], entries["no_such_network"]
+    assert (good["exports"], good["compiles"], good["matches"]) == (True, True, True)
+    assert 0.0 < good["sparse_share"] <= 1.0
+    assert good["compile_s"] > 0
+    assert not bad["compiles"]
+    assert "no_such_network is not in timm" in bad["reason"][0]
+    page = (tmp_path / "timm.md").read_text()
+    assert "2 networks: 1 compile without fallback, 1 match" in page
+    assert "- no_such_network: " in page
+
+
+def test_an_entry_is_kept_unless_it_is_asked_again(tmp_path: Path) -> None:
+    asked = suite_results.arguments("", "suite").parse_args(["--to", str(tmp_path / "suite.json")])
+    counted: list[str] = []
+
+    def measure(name: str) -> dict[str, Any]:
+        counted.append(name)
+        if name == "c" and len(counted) == 3:
+            raise KeyboardInterrupt
+        return {"name": name}
+
+    with pytest.raises(KeyboardInterrupt):
+        suite_results.measure_all(["a", "b", "c"], measure, lambda entries: [*entries], asked)
+    assert [*suite_results.read(asked.to)] == ["a", "b"]
+    suite_results.measure_all(["a", "b", "c"], measure, lambda entries: [*entries], asked)
+    assert counted == ["a", "b", "c", "c"]
+    asked.again, asked.only = True, ["b"]
+    suite_results.measure_all(["a", "b", "c"], measure, lambda entries: [*entries], asked)
+    assert counted[4:] == ["b"]
+    assert asked.to.with_suffix(".md").read_text() == "a\nb\nc\n"
+
+
+def test_an_entry_that_is_not_there_is_named() -> None:
+    with pytest.raises(SystemExit, match=r"--only x\* matches none of a, b"):
+        suite_results.chosen(["a", "b"], ["x*"])
