@@ -10,6 +10,7 @@ from typing import Any
 from espalier.compiler.lowering.filters_search import first_choices, lower_choice, near_choices, takes_choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
+from espalier.compiler.lowering.winograd_search import first_blocks, lower_blocks, near_blocks, takes_blocks
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Template:
     lower: Callable[[Site, Knobs], Kernel]
 
 
-TEMPLATES: dict[str, Template] = {"F": Template(takes_choice, first_choices, near_choices, lower_choice)}
+TEMPLATES: dict[str, Template] = {
+    "F": Template(takes_choice, first_choices, near_choices, lower_choice),
+    "W": Template(takes_blocks, first_blocks, near_blocks, lower_blocks),
+}
 
 
 def is_tunable(site: Site) -> bool:
