@@ -213,7 +213,7 @@ def compile_model(
     def native(graph: Graph) -> CompiledNetwork:
         made, tuning = _lowered(graph, target, dense=dense), None
         if tune:
-            left_s = tune_budget_s if tune_budget_s < 0 else max(0.0, tune_budget_s - (time.monotonic() - begun))
+            left_s = max(0.0, tune_budget_s - (time.monotonic() - begun)) if tune_budget_s >= 0 else tune_budget_s  # refused there
             made, tuning = tuned(made, num_threads=num_threads, budget_s=left_s, cache=cache, console=console)
         return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
 
