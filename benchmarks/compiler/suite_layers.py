@@ -98,7 +98,7 @@ def contest(
     contestants, absent = _peers(dense, inputs[0], peers, num_threads)
     rates: dict[str, float] = {}
     with ExitStack() as stack, torch.inference_mode():
-        ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True))
+        ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True, winograd=False))
         contestants["dense"] = Contestant(ours, TOLERANCES["fp32"])
         templates = {"dense": _template(ours)}
         for name, (structure, rate) in masked.items():

@@ -73,6 +73,27 @@ def test_a_network_gives_what_pytorch_gives(isa: str, num_threads: int) -> None:
     check(*net(), num_threads=num_threads, isa=isa)
 
 
+class Tokens(nn.Module):
+    """Linear layers of ragged width over several rows, with and without a residual and an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(12, 21), nn.Linear(21, 21), nn.Linear(21, 37)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.nn.functional.gelu(self.first(x))
+        return self.last((x + self.second(x)).relu())
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_rows_of_ragged_length_go_through_template_f(isa: str) -> None:
+    torch.manual_seed(0)
+    model, example = Tokens().eval(), torch.randn(1, 19, 12)
+    check(model, example, num_threads=2, isa=isa)
+    with compile_model(model, example, isa=isa) as compiled:
+        assert [(line.op, line.template) for line in compiled.explain()] == [("input", "copy")] + [("linear", "F")] * 3
+
+
 @pytest.mark.slow
 def test_pixels_that_two_threads_compute_are_activated_once() -> None:
     """17 pixels make two tiles of nine: both threads give the one in the middle, and neither may take the other's result for a sum."""
@@ -103,7 +124,7 @@ def test_pruning_in_whole_blocks_carries_out_that_share_of_the_multiplications()
         nonzero = [int(layer.weight.count_nonzero()) * 64 for layer in (model[0], model[2])]
         assert [line.macs for line in convs] == nonzero
         assert all("32x4" in line.structure for line in convs)
-    with compile_model(model, example, dense=True) as compiled:
+    with compile_model(model, example, dense=True, winograd=False) as compiled:
         assert [line.macs for line in compiled.explain() if line.op == "conv"] == [32 * 64 * 9 * 64, 64 * 64 * 9 * 64]
         assert relative_error(compiled(example), model(example).detach()) < 1e-4
 
@@ -137,6 +158,14 @@ def test_random_networks_give_what_pytorch_gives(isa: str, drawn: tuple[nn.Modul
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("isa", RUNNABLE)
+def test_a_map_of_more_lines_than_tasks_becomes_row_major(isa: str) -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())  # a line is one square of vectors: a loop of one turn behind those shared
+    x = torch.randn(1, 1024, 6, 6, generator=torch.Generator().manual_seed(0))
+    with compile_model(model, x, isa=isa, num_threads=2) as compiled:
+        assert torch.equal(compiled(x), model(x))
+
+
 def test_two_threads_call_two_networks_at_once_and_one_is_called_ten_thousand_times() -> None:
     model, example = net()
     with compile_model(model, example) as first, compile_model(model, example) as second:

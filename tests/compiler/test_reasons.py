@@ -20,6 +20,12 @@ CEILINGS = Ceilings("avx512", 2, 200.0, 400.0, 350.0, 58.0, 32.0, 300.0)
 MACHINE = Machine(num_threads=2, l2_bytes=2 << 20, network_bytes=1 << 20)
 
 
+@pytest.fixture(autouse=True)
+def _filters_template_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense 3x3 layers are here for template F's sake."""
+    monkeypatch.setattr("espalier.compiler.lowering.convolutions.winograd_blocks", lambda *_: None)
+
+
 def layer(model: nn.Module, *shape: int) -> tuple[Site, Kernel]:
     """Return the first layer with weights, where it stands and its kernel by the rule."""
     made = lowered_model(model.eval(), torch.randn(1, *shape), isa=AVX512)

@@ -30,7 +30,10 @@ def test_a_measurement_is_not_taken_from_another_cpu(monkeypatch: pytest.MonkeyP
     assert [name for name in one if one[name] != other[name]] == ["shrink", "after"]
 
 
-@pytest.mark.parametrize("step", ["product_latency", "pruning_to_performance", "shrink"])
+@pytest.mark.parametrize(
+    "step",
+    ["ablation", "block_sizes", "kernel_errors", "product_latency", "pruning_to_performance", "search_gain", "shrink", "trained_masks"],
+)
 def test_steps_that_time_are_marked(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"steps": [["check", {"_target_": f"espalier.steps.{step}"}]]}
     one, other = (folders(found, device, monkeypatch) for device in ("one", "other"))

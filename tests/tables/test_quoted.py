@@ -20,7 +20,7 @@ def numbers(name: str) -> dict[str, dict[str, float]]:
     return {row: {title: cell.value for title, cell in given.cells.items() if isinstance(cell.value, float)} for row, given in rows}
 
 
-@pytest.mark.parametrize(("name", "num_claims"), [("mest", 9), ("prm", 8), ("admm-nn-s", 11)])
+@pytest.mark.parametrize(("name", "num_claims"), [("mest", 9), ("prm", 8), ("admm-nn-s", 11), ("grim", 8)])
 def test_every_claim_of_the_paper_is_listed(name: str, num_claims: int) -> None:
     assert [claim.id for claim in paper(name).claims.claims] == list(range(1, num_claims + 1))
 
@@ -93,6 +93,13 @@ def test_shares_of_forgotten_examples_and_training_costs_agree_with_their_counts
             if f"mutated_{phase}_pct" in cells:
                 mutated = 100 * (cells[f"prune_to_{phase}"] - cells[f"grow_to_{phase}"])
                 assert cells[f"mutated_{phase}_pct"] == pytest.approx(mutated), row
+
+
+def test_times_of_pruned_networks_follow_from_frames_per_joule() -> None:
+    for row, cells in numbers("grim/mof1").items():
+        watts = 1000 / (cells["mnn_ms"] * cells["mnn_fpj"])
+        assert 1.36 < watts < 1.42, row
+        assert cells["pruned_ms"] == pytest.approx(1000 / (cells["pruned_fpj"] * watts), rel=0.01), row
 
 
 def lenet5() -> LeNet5:

@@ -117,5 +117,6 @@ def needed_entries(shape: tuple[int, ...], mask: Tensor | None, *, block_filters
         return np.ones((blocks, groups, positions), bool)
     kept = np.zeros((blocks * block_filters, groups * group_channels, positions), bool)
     kept[:filters, :channels] = mask.reshape(filters, channels, positions).numpy()
-    needed: np.ndarray = np.any(kept.reshape(blocks, block_filters, groups, group_channels, positions), axis=(1, 3))
-    return needed
+    needed: np.ndarray = np.any(kept.reshape(blocks, block_filters, groups * group_channels, positions), axis=1)  # whole rows first: fast
+    grouped: np.ndarray = np.any(needed.reshape(blocks, groups, group_channels, positions), axis=2)
+    return grouped

@@ -141,6 +141,7 @@ def compile_model(
     num_threads: int = 1,
     isa: str | None = None,
     dense: bool = False,
+    winograd: bool = True,
     frozen: Assignment | None = None,
     tune: bool = False,
     tune_budget_s: float = BUDGET_S,
@@ -158,6 +159,7 @@ def compile_model(
     num_threads: int = 1,
     isa: str | None = None,
     dense: bool = False,
+    winograd: bool = True,
     frozen: Assignment | None = None,
     tune: bool = False,
     tune_budget_s: float = BUDGET_S,
@@ -174,6 +176,7 @@ def compile_model(
     num_threads: int = 1,
     isa: str | None = None,
     dense: bool = False,
+    winograd: bool = True,
     frozen: Assignment | None = None,
     tune: bool = False,
     tune_budget_s: float = BUDGET_S,
@@ -189,6 +192,7 @@ def compile_model(
         num_threads: Threads that run it.
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
+        winograd: Let template W take dense 3x3 layers; without, F computes them, the same kernel as at any pruning rate.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
         tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
@@ -208,12 +212,12 @@ def compile_model(
         raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
     if fallback not in FALLBACKS:
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
-    target, begun = ISAS[isa] if isa else detect(), time.monotonic()
+    target, begun = replace(ISAS[isa] if isa else detect(), winograd=winograd), time.monotonic()
 
     def native(graph: Graph) -> CompiledNetwork:
         made, tuning = _lowered(graph, target, dense=dense), None
         if tune:
-            left_s = max(0.0, tune_budget_s - (time.monotonic() - begun)) if tune_budget_s >= 0 else tune_budget_s  # refused there
+            left_s = max(0.0, tune_budget_s - (time.monotonic() - begun)) if tune_budget_s >= 0 else tune_budget_s
             made, tuning = tuned(made, num_threads=num_threads, budget_s=left_s, cache=cache, console=console)
         return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
 

@@ -9,6 +9,9 @@ import numpy as np
 from espalier.compiler.layouts import Map, Plain
 from espalier.compiler.lowering.kernel import NAME
 from espalier.compiler.program import Program, Step
+from espalier.compiler.watching import ALL as WATCH_ALL
+from espalier.compiler.watching import TEXT as WATCH
+from espalier.compiler.watching import watched
 
 ALIGNED = 64  # bytes: each array of the blob begins at a multiple
 HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n\n'
@@ -102,13 +105,15 @@ def _type(array: np.ndarray) -> str:
 
 def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
     node = step.node
-    lines = []
+    places = [blob.add(array) for array in step.kernel.arrays.values()]
+    spans = [(place, array.nbytes) for place, array in zip(places, step.kernel.arrays.values(), strict=True)]
+    lines = [watched(step, program, spans)]
     if node.name in program.plan.zeroed:
         lines.append(f"es_zero_border_{program.place(node.name)}_{_geometry(program, node.name)}(c, tid);")
     inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
     if node.op == "input":
         inputs = [f"c->inputs[{node['index']}]"]
-    arrays = [f"(const {_type(array)} *)(c->weights + {blob.add(array)})" for array in step.kernel.arrays.values()]
+    arrays = [f"(const {_type(array)} *)(c->weights + {place})" for array, place in zip(step.kernel.arrays.values(), places, strict=True)]
     lines.append(f"{name}({', '.join(['c', 'tid', *inputs, f'c->arena + {program.place(node.name)}', *arrays])});")
     lines.append("es_barrier(c->team, tid);")
     return lines
@@ -158,7 +163,7 @@ def _network(program: Program, calls: Sequence[str]) -> str:
             f"es_split({layout.floats}, tid, c->threads, &begin, &end);",
             f"memcpy(c->outputs[{number}] + begin, c->arena + {program.place(name)} + begin, (size_t)(end - begin) * sizeof(float));",
         ]
-    body = "\n".join(f"  {line}" for line in ["ES_TICK_START;", *calls, *outputs])
+    body = "\n".join(f"  {line}" for line in ["ES_TICK_START;", *calls, WATCH_ALL, *outputs])
     borders = "\n".join(_border_functions(program))
     return f"""{HEADERS}#include "network.h"
 
@@ -169,6 +174,7 @@ void es_load_zero(float *arena)
 }}
 
 {TICKS.replace("NUM_STEPS", str(len(program.steps)))}
+{WATCH}
 {borders}
 void es_run_thread(const struct es_context *c, int tid)
 {{

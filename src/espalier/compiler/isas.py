@@ -23,6 +23,7 @@ class Isa:
         inline_loop: Whether the entry loop of F is written as one asm block: gcc 12 loses 8 to 24 % from vector types there.
         vectors: Vectors of filters a block may have, the best first.
         efficiency: (vectors, channels of an entry) -> speed relative to the best; entries that lack are slower than all listed.
+        winograd: Whether template W may take dense 3x3 layers; F computes them otherwise.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Isa:
     inline_loop: bool
     vectors: tuple[int, ...]
     efficiency: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    winograd: bool = True
 
     def pixels(self, vectors: int) -> int:
         """Return how many pixels a tile may hold: accumulators fill the registers but for the weights and one or two broadcasts."""

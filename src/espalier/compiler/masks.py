@@ -12,7 +12,7 @@ DETECTED = " (detected)"  # ends the label of a structure that was read from zer
 MIN_ZEROS = 0.03  # share of a weight that must be zero before it counts as pruned; training leaves fewer by chance
 BLOCKS = ((16, 64), (16, 32), (16, 16), (32, 8), (16, 8), (8, 8), (32, 4), (16, 4), (8, 4), (4, 4), (2, 2))
 LENGTHS = (64, 32, 16, 8, 4, 2)
-FEW = 64  # filters that refuse most structures at once; blocks end with them
+FEW = 64  # filters and channels that refuse most structures at once; blocks end with them
 
 Found = tuple[Tensor, str]
 
@@ -56,8 +56,9 @@ def detected_mask(weight: Tensor) -> Found | None:
 
 def structure_of(mask: Tensor) -> Structure:
     """Return the structure of fewest groups that are each kept or dropped as a whole; ``unstructured`` always is one."""
+    corners = (slice(FEW),) * min(2, mask.ndim), slice(FEW), ...
     for grouping in sorted(_candidates(mask.ndim), key=lambda grouping: grouping.num_groups(mask.shape)):
-        if _explains(grouping, mask[:FEW]) and _explains(grouping, mask):
+        if all(_explains(grouping, mask[corner]) for corner in corners):
             return grouping
     return STRUCTURES["unstructured"]
 

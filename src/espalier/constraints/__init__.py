@@ -2,6 +2,7 @@
 
 from espalier.constraints.assigning import assign
 from espalier.constraints.assignment import Assignment, prunable
+from espalier.constraints.bcr import BlockRowsColumns
 from espalier.constraints.budget import Budget
 from espalier.constraints.choosing import largest
 from espalier.constraints.clusters import Clusters
@@ -51,6 +52,7 @@ __all__ = [
     "Assignment",
     "BalancedKernels",
     "Binary",
+    "BlockRowsColumns",
     "Budget",
     "Clusters",
     "Codebook",

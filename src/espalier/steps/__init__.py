@@ -1,5 +1,7 @@
 """Steps: functions State -> State that a recipe strings together."""
 
+from espalier.steps.block_checks import index_bytes, kernel_errors, trained_masks
+from espalier.steps.block_kernels import ablation, block_sizes, search_gain
 from espalier.steps.check import alternation
 from espalier.steps.check_patterns import index_storage, library_energy, pattern_energy
 from espalier.steps.context import Context, DesignerContext
@@ -23,13 +25,17 @@ __all__ = [
     "Context",
     "DesignerContext",
     "State",
+    "ablation",
     "alternation",
+    "block_sizes",
     "constrain",
     "decide",
     "dense_cost",
     "distill",
     "harmonic_totals",
+    "index_bytes",
     "index_storage",
+    "kernel_errors",
     "library_energy",
     "masked_gradient",
     "matched",
@@ -44,6 +50,7 @@ __all__ = [
     "receive",
     "retrain",
     "rewrite",
+    "search_gain",
     "shrink",
     "silence",
     "sparse_cost",
@@ -51,5 +58,6 @@ __all__ = [
     "storage_gap",
     "stored",
     "train",
+    "trained_masks",
     "unused_paths",
 ]

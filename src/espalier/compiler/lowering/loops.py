@@ -137,7 +137,7 @@ def _index(sizes: Sequence[int], number: int) -> str:
 
 def _pointer(nest: Nest, index: str, tensor: str, pointer: str, number: int) -> str:
     """Return the declaration of the pointer to where the first run begins in a tensor."""
-    moves = [times(f"{index}{loop}", axis.steps[number]) for loop, axis in enumerate(nest.axes) if axis.steps[number]]
+    moves = [times(f"{index}{loop}", axis.steps[number]) for loop, axis in enumerate(nest.axes) if axis.steps[number] and axis.size > 1]
     place = added(tensor, nest.runs[0].starts[number], *moves)
     return f"{'' if tensor.startswith(RESULTS) else 'const '}float *{pointer} = {place};"
 

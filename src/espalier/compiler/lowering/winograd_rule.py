@@ -42,7 +42,7 @@ COSTS: Mapping[str, Costs] = {
 
 def winograd_blocks(layer: Convolution, source: Lines, result: Lines, isa: Isa) -> Blocks | None:
     """Return knobs of template W where it is faster than F; None where F is, or W does not compute such a layer."""
-    if not takes(layer, source, result):
+    if not isa.winograd or not takes(layer, source, result):
         return None
     sizes = [size for size in TRANSFORMS if size <= min(result.size[1:])]
     found = [blocks_of(layer, result, isa, size) for size in sizes]

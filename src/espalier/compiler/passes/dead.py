@@ -74,8 +74,10 @@ def _mixed(graph: Graph, spaces: Spaces, values: Values, node: Node) -> Tensor:
         weight_MCK = _columns(graph, spaces, node)
         x_C = values[node.inputs[0]]
         usable_C = (x_C == 0) | (~x_C.isnan() & (not _bordered(node)))
-        varies_M = (weight_MCK[:, ~usable_C] != 0).flatten(1).any(1)
-        start = start + weight_MCK[:, usable_C].sum(2) @ x_C[usable_C]
+        if usable_C.any():
+            start = start + weight_MCK[:, usable_C].sum(2) @ x_C[usable_C]
+            weight_MCK = weight_MCK[:, ~usable_C]
+        varies_M = (weight_MCK != 0).flatten(1).any(1)
     else:
         varies_M = (weight_MCK != 0).flatten(1).any(1)
     found = start.masked_fill(varies_M, torch.nan)
@@ -127,7 +129,7 @@ def _dead(graph: Graph, spaces: Spaces, values: Values, space: int, size: int) -
     dead_C, block = torch.ones(size, dtype=torch.bool), 1
     for layer in spaces.takers(space):
         x_C = values[layer.inputs[0]]
-        unread_C = (_columns(graph, spaces, layer) == 0).all(2).all(0)
+        unread_C = (_columns(graph, spaces, layer) == 0).all(0).all(1)
         dead_C &= unread_C | (x_C == 0) | (x_C.isfinite() & (not _bordered(layer)))
         block = max(block, blocks_of(graph, layer)[1])
     block = max(block, *(blocks_of(graph, layer)[0] for layer in spaces.makers(space)), 1)

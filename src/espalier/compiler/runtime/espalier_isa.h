@@ -88,6 +88,25 @@ ES_INLINE void es_store_first(float *p, es_v x, int n) {
 #endif
 }
 
+#if ES_LANES == 16
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15)
+#elif ES_LANES == 8
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#else
+#define ES_EACH_LANE(f) f(0), f(1), f(2), f(3)
+#endif
+#define ES_HALF(lane) (lane) / 2
+#define ES_QUARTER(lane) (lane) / 4
+#ifdef __clang__
+#define ES_PICK(x, f) __builtin_shufflevector(x, x, ES_EACH_LANE(f))
+#else
+#define ES_PICK(x, f) __builtin_shuffle(x, (es_i){ES_EACH_LANE(f)})
+#endif
+
+/* The first half, or quarter, of a vector of floats, each twice, or four times; nothing is read past them. */
+ES_INLINE es_v es_load_repeat2(const float *p) { return ES_PICK(es_load_first(p, ES_LANES / 2), ES_HALF); }
+ES_INLINE es_v es_load_repeat4(const float *p) { return ES_PICK(es_load_first(p, ES_LANES / 4), ES_QUARTER); }
+
 /* ---- Arithmetic. + - * / work on es_v as they do on float; so do < > ==, which give an es_i of all ones or all zeros a lane. */
 
 ES_INLINE es_v es_fma(es_v a, es_v b, es_v c) { return a * b + c; } /* one instruction under -ffp-contract=fast, where there is one */
@@ -169,10 +188,14 @@ ES_INLINE float es_max_lane(es_v x) {
 
 /* 2^k * p(r), where x = k log(2) + r and |r| <= log(2)/2; relative error under 2e-7 wherever the result is a normal number. */
 ES_INLINE es_v es_exp(es_v x) {
+    x = es_clamp(x, -104.0f, 89.0f); /* beyond these fp32 has only 0 and infinity, and so has what follows */
+#if defined(ES_AVX512)
+    es_v k = _mm512_roundscale_ps(x * 1.44269504f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
     const float to_nearest = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest whole number in the low bits */
-    x = es_clamp(x, -104.0f, 89.0f);      /* beyond these fp32 has only 0 and infinity, and so has what follows */
     es_v shifted = es_fma(x, es_splat(1.44269504f), es_splat(to_nearest));
     es_v k = shifted - to_nearest;
+#endif
     es_v r = es_fma(k, es_splat(-0.693359375f), x); /* log(2) in two parts; k times the first is exact */
     r = es_fma(k, es_splat(2.12194440e-4f), r);
     es_v p = es_splat(1.9875691500e-4f); /* Cephes, expf */
@@ -182,11 +205,15 @@ ES_INLINE es_v es_exp(es_v x) {
     p = es_fma(p, r, es_splat(1.6666665459e-1f));
     p = es_fma(p, r, es_splat(5.0000001201e-1f));
     p = es_fma(p, r * r, r) + 1.0f;
+#if defined(ES_AVX512)
+    return _mm512_scalef_ps(p, k);
+#else
     es_i whole = (es_i)((es_u)shifted - 0x4b400000u); /* k as integers */
     es_i half = whole >> 1;                           /* 2^k in two steps: k may be 128, or below the normal numbers */
     es_v first = (es_v)((es_u)(half + 127) << 23);
     es_v second = (es_v)((es_u)((es_u)whole - (es_u)half + 127u) << 23);
     return p * first * second;
+#endif
 }
 
 ES_INLINE es_v es_sigmoid(es_v x) { return 1.0f / (1.0f + es_exp(-x)); }
