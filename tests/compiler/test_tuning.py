@@ -297,6 +297,14 @@ class Residual(nn.Module):
         return (self.conv(x) + x).relu()
 
 
+def test_without_winograd_none_is_tried(site: tuple[Site, Kernel]) -> None:
+    where, rule = site
+    barred = replace(where, isa=replace(where.isa, winograd=False))
+    assert {way.template for way in first_ways(barred)} == {"F"}
+    assert tuning.facts_of(barred, rule, 1)["templates"] == ["F"]
+    assert tuning.facts_of(where, rule, 1)["templates"] == list(dict.fromkeys(way.template for way in first_ways(where)))
+
+
 @pytest.mark.parametrize(("num_threads", "other_bytes"), [(1, 0), (3, 1 << 16)])
 def test_everything_that_is_tried_gives_the_same(site: tuple[Site, Kernel], num_threads: int, other_bytes: int) -> None:
     where, rule = site

@@ -52,14 +52,14 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def is_tunable(site: Site) -> bool:
-    """Return whether a template computes the layer."""
-    return any(template.takes(site) for template in TEMPLATES.values())
+def templates_of(site: Site) -> list[str]:
+    """Return the templates that compute a layer; none where there is nothing to choose."""
+    return [name for name, template in TEMPLATES.items() if template.takes(site)]
 
 
 def first_ways(site: Site) -> list[Way]:
     """Return what the templates that compute a layer begin with."""
-    return [Way(name, knobs) for name, template in TEMPLATES.items() if template.takes(site) for knobs in template.first(site)]
+    return [Way(name, knobs) for name in templates_of(site) for knobs in TEMPLATES[name].first(site)]
 
 
 def near_ways(site: Site, best: Way) -> list[Way]:

@@ -17,8 +17,8 @@ GROUPS = (0.5, 1, 2)  # times those that the rule takes through all phases toget
 
 
 def takes_blocks(site: Site) -> bool:
-    """Return whether template W computes a layer."""
-    if site.node.op != "conv" or is_depthwise(site.node, site.graph):
+    """Return whether template W computes a layer, and may."""
+    if not site.isa.winograd or site.node.op != "conv" or is_depthwise(site.node, site.graph):
         return False
     return takes(conv_layer(site.node, site.graph), lines(site.inputs[0]), lines(site.output))
 
