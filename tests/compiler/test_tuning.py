@@ -84,8 +84,7 @@ def rigged(fast: Choice = TARGET, gain: float = 2.0) -> Timer:
 
     def seconds(trial: Trial, number: int, repeats: int) -> float:
         choice = trial.kernels[number].choice
-        assert isinstance(choice, Choice)
-        return 1e-6 / gain if replace(choice, by_filters=None) == fast else 1e-6
+        return 1e-6 / gain if isinstance(choice, Choice) and replace(choice, by_filters=None) == fast else 1e-6
 
     return seconds
 
@@ -174,6 +173,17 @@ def test_no_budget_leaves_the_rules_choices(network: tuple[Net, Tensor], found_f
             compile_model(*network, tune=True, tune_budget_s=wrong)
 
 
+def test_weights_that_leave_the_caches_are_timed_so(network: tuple[Net, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(tuning, "searched", lambda site, rule, *, other_bytes, **_: asked.append(other_bytes))
+    made = lowered_model(*network, isa=detect())
+    num_bytes = sum(array.nbytes for step in made.steps for array in step.kernel.arrays.values())
+    for l2_bytes in (num_bytes // 2, num_bytes // 2 - 1):  # of each of two threads
+        monkeypatch.setattr(tuning, "l2_bytes", lambda size=l2_bytes: size)
+        tuning.tuned(made, num_threads=2)
+    assert asked == [0, 0, *[2 * (num_bytes // 2 - 1)] * 2]
+
+
 def test_the_heaviest_layers_come_first(network: tuple[Net, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     monkeypatch.setattr(tuning, "searched", lambda site, rule, **_: searched.append(site.node.source))
@@ -249,7 +259,7 @@ def test_a_long_search_shows_a_bar(network: tuple[Net, Tensor], monkeypatch: pyt
     assert "layers tuned" in shown.getvalue()
 
 
-@pytest.fixture(params=["pruned", "few-channels", "residual", "linear", "grouped"])
+@pytest.fixture(params=["pruned", "few-channels", "residual", "linear", "ragged-linear", "grouped", "pooled", "volume", "winograd"])
 def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
     """Return layers of every kind that template F computes, and their kernels by the rule."""
     torch.manual_seed(1)
@@ -258,6 +268,10 @@ def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
         "few-channels": (nn.Sequential(nn.Conv2d(3, 20, 5), nn.ReLU6()), torch.randn(1, 3, 9, 12)),
         "residual": (Residual(), torch.randn(1, 32, 5, 7)),
         "linear": (nn.Sequential(nn.Linear(24, 64), nn.GELU()), torch.randn(1, 10, 24)),
+        "ragged-linear": (nn.Linear(24, 40), torch.randn(1, 10, 24)),
+        "pooled": (nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), torch.randn(1, 16, 8, 12)),
+        "winograd": (nn.Sequential(nn.Conv2d(32, 40, 3, padding=1), nn.SiLU()), torch.randn(1, 32, 9, 10)),
+        "volume": (nn.Conv3d(16, 32, 3, padding=1), torch.randn(1, 16, 2, 3, 5)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=4), torch.randn(1, 32, 6, 6)),
     }
     model, example = layers[request.param]
@@ -266,6 +280,12 @@ def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
     made = lowered_model(model.eval(), example, isa=detect())
     number = next(number for number, step in enumerate(made.steps) if step.node.op in ("conv", "linear"))
     return site_of(made, number), made.steps[number].kernel
+
+
+def dense_3x3(site: Site) -> bool:
+    """Return whether template W is to compute a layer: the grouped one has zeros, others another kernel, a pool or few channels."""
+    weight = site.graph.constants[site.node.constants["weight"]]
+    return weight.shape[-2:] == (3, 3) and site.node["groups"] == 1 and not site.node.attributes.get("pool")
 
 
 class Residual(nn.Module):
@@ -277,14 +297,28 @@ class Residual(nn.Module):
         return (self.conv(x) + x).relu()
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_everything_that_is_tried_gives_the_same(site: tuple[Site, Kernel], num_threads: int) -> None:
+def test_without_winograd_none_is_tried(site: tuple[Site, Kernel]) -> None:
+    where, rule = site
+    barred = replace(where, isa=replace(where.isa, winograd=False))
+    assert {way.template for way in first_ways(barred)} == {"F"}
+    assert tuning.facts_of(barred, rule, 1)["templates"] == ["F"]
+    assert tuning.facts_of(where, rule, 1)["templates"] == list(dict.fromkeys(way.template for way in first_ways(where)))
+
+
+@pytest.mark.parametrize(("num_threads", "other_bytes"), [(1, 0), (3, 1 << 16)])
+def test_everything_that_is_tried_gives_the_same(site: tuple[Site, Kernel], num_threads: int, other_bytes: int) -> None:
     where, rule = site
     ways = first_ways(where)
-    assert len(ways) == 3
-    ways = [json.loads(json.dumps({"template": way.template, "knobs": way.knobs})) for way in [*ways, *near_ways(where, ways[-1])]]
+    assert [way.template for way in ways].count("F") == 3
+    assert ("W" in [way.template for way in ways]) == (
+        where.graph.mask(where.node) is None and where.node.op == "conv" and dense_3x3(where)
+    )
+    ways = [
+        json.loads(json.dumps({"template": way.template, "knobs": way.knobs}))
+        for way in [*ways, *near_ways(where, ways[0]), *near_ways(where, ways[-1])]
+    ]
     kernels = [rule, *(lowered_by(where, Way(**way)) for way in ways)]
-    with Trial(where, kernels, num_threads=num_threads) as trial:
+    with Trial(where, kernels, num_threads=num_threads, other_bytes=other_bytes) as trial:
         wanted = trial.output(0)
         assert wanted.any()
         for number, kernel in enumerate(kernels):

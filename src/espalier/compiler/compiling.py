@@ -205,7 +205,6 @@ def compile_model(
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
         ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, a budget
             below 0, or no C compiler.
-            compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")

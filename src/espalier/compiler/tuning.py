@@ -22,7 +22,7 @@ from rich.console import Console
 from espalier.compiler.kept import Kept
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
-from espalier.compiler.lowering.templates import is_tunable, lowered_by
+from espalier.compiler.lowering.templates import lowered_by, templates_of
 from espalier.compiler.masks import DETECTED
 from espalier.compiler.program import Program, site_of
 from espalier.compiler.runtime.building import cache_folder
@@ -129,7 +129,7 @@ def _kinds(made: Program, num_threads: int, *, streams: bool) -> list[Kind]:
     kinds: dict[str, Kind] = {}
     for number, step in enumerate(made.steps):
         site = site_of(made, number)
-        if not is_tunable(site):
+        if not templates_of(site):
             continue
         new = Kind(
             {**facts_of(site, step.kernel, num_threads), "weights": "L3" if streams else "L2"},
@@ -159,6 +159,7 @@ def facts_of(site: Site, rule: Kernel, num_threads: int) -> dict[str, Any]:
         "line": getattr(site.inputs[0], "line", None),
         "structure": graph.structures.get(node.constants["weight"], "dense").removesuffix(DETECTED),
         "rate_bucket": round(2 * math.log2(rate)),  # half octaves
+        "templates": templates_of(site),
         "rule": None if way is None else asdict(way),
         "isa": site.isa.name,
         "num_threads": num_threads,

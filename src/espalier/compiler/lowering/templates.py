@@ -10,6 +10,7 @@ from typing import Any
 from espalier.compiler.lowering.filters_search import first_choices, lower_choice, near_choices, takes_choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
+from espalier.compiler.lowering.winograd_search import first_blocks, lower_blocks, near_blocks, takes_blocks
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,20 @@ class Template:
     lower: Callable[[Site, Knobs], Kernel]
 
 
-TEMPLATES: dict[str, Template] = {"F": Template(takes_choice, first_choices, near_choices, lower_choice)}
+TEMPLATES: dict[str, Template] = {
+    "F": Template(takes_choice, first_choices, near_choices, lower_choice),
+    "W": Template(takes_blocks, first_blocks, near_blocks, lower_blocks),
+}
 
 
-def is_tunable(site: Site) -> bool:
-    """Return whether a template computes the layer."""
-    return any(template.takes(site) for template in TEMPLATES.values())
+def templates_of(site: Site) -> list[str]:
+    """Return the templates that compute a layer; none where there is nothing to choose."""
+    return [name for name, template in TEMPLATES.items() if template.takes(site)]
 
 
 def first_ways(site: Site) -> list[Way]:
     """Return what the templates that compute a layer begin with."""
-    return [Way(name, knobs) for name, template in TEMPLATES.items() if template.takes(site) for knobs in template.first(site)]
+    return [Way(name, knobs) for name in templates_of(site) for knobs in TEMPLATES[name].first(site)]
 
 
 def near_ways(site: Site, best: Way) -> list[Way]:

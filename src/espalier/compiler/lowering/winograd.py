@@ -59,7 +59,7 @@ def lowered_winograd(
         ]
     )
     detail = f"F({blocks.size}x{blocks.size}) gM={shape.block_filters} gN={group} tiles={blocks.planes}x{blocks.tiles}x{blocks.groups}"
-    return Kernel("W", text, arrays, shape.macs, detail, scratch_floats=-(-shape.scratch // LINE) * LINE)
+    return Kernel("W", text, arrays, shape.macs, detail, -(-shape.scratch // LINE) * LINE, blocks)
 
 
 def _entries(shape: Shape, group: int) -> np.ndarray:
