@@ -79,7 +79,7 @@ def walked(found: Sequence[Nest], tensors: Sequence[str], body: Body) -> list[st
         shared, num_shared = _shared(nest)
         sizes = [axis.size for axis in shared.axes[:num_shared]]
         inside = _visited(shared, "i", tensors, [f"{name}_run" for name in tensors], body, first=num_shared)
-        indices = [f"const long i{number} = {_index(sizes, number)};" for number in range(num_shared)]
+        indices = [f"const long i{number} = {_index(sizes, number)};" for number, size in enumerate(sizes) if size > 1]
         lines.append(f"es_split({math.prod(sizes)}, tid, c->threads, &begin, &end);")
         lines += block("for (long t = begin; t < end; ++t)", [*indices, *inside])
     return lines
