@@ -107,7 +107,7 @@ def lower_softmax(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa
     source, result, axis = access(inputs[0], node.shape).without_fill(), access(output, node.shape), node["axis"]
     kept = source.first_along(axis), result.first_along(axis)
     if innermost(result) == axis:
-        text = _softmax_along(source.along(axis), result.along(axis), isa.lanes)
+        text = _softmax_along(source.along(axis), result.along(axis), isa)
         body = walked(nests(*kept, one_by_one=True), ("x0", "y"), _rows)
     else:
         text = _softmax_beside(source.along(axis), result.along(axis))
@@ -115,8 +115,9 @@ def lower_softmax(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa
     return Kernel("softmax", function(signature(1, {}), body, [*helpers([text]), text]))
 
 
-def _softmax_along(source: Access, result: Access, lanes: int) -> str:
-    """Return the C function of the softmax of the elements from ``x`` on."""
+def _softmax_along(source: Access, result: Access, isa: Isa) -> str:
+    """Return the C function of the softmax of the elements from ``x`` on; a short row stays in registers."""
+    lanes, head = isa.lanes, f"ES_INLINE void {NAME}_row(const float *x, float *y)"
 
     def read(run: Run, at: Sequence[str], index: str, count: int) -> str:
         return filled(load(at[0], run.steps[0], index, count, lanes), count, lanes, "-INFINITY")
@@ -126,7 +127,7 @@ def _softmax_along(source: Access, result: Access, lanes: int) -> str:
 
     def exponential(run: Run, at: Sequence[str]) -> list[str]:
         def one(index: str, count: int) -> list[str]:
-            value = f"const es_v value = es_exp({read(run, at, index, count)} - high);"
+            value = f"const es_v value = {exp(load(at[0], run.steps[0], index, count, lanes), count)};"
             return [value, "sum += value;", store(at[1], "value", index, count, lanes)]
 
         return vectorised(run.size, lanes, one)
@@ -137,6 +138,26 @@ def _softmax_along(source: Access, result: Access, lanes: int) -> str:
 
         return zeroed(run, at) if run.fills else vectorised(run.size, lanes, one)
 
+    def exp(value: str, count: int) -> str:
+        """Return the C expression of exp, with zeros behind it: of -infinity it would be a denormal, which takes as long as ten vectors."""
+        return filled(f"es_exp({value} - high)", count, lanes, "0.0f")
+
+    def held(run: Run, at: Sequence[str]) -> list[str]:
+        firsts = range(0, run.size, lanes)
+        places = [("" if first == 0 else str(first), min(lanes, run.size - first)) for first in firsts]
+        values = [f"v{number}" for number in range(len(places))]
+        compared = [filled(value, place[1], lanes, "-INFINITY") for value, place in zip(values, places, strict=True)]
+        return [
+            *(f"es_v {value} = {load(at[0], run.steps[0], *place, lanes)};" for value, place in zip(values, places, strict=True)),
+            f"const float high = es_max_lane({_joined('es_max', compared)});",
+            *(f"{value} = {exp(value, place[1])};" for value, place in zip(values, places, strict=True)),
+            f"const float scale = 1.0f / es_sum({' + '.join(values)});",
+            *(store(at[1], f"{value} * scale", *place, lanes) for value, place in zip(values, places, strict=True)),
+        ]
+
+    both = nests(source, result)
+    if len(both) == 1 and not both[0].axes and [run.size <= isa.registers // 2 * lanes for run in both[0].runs] == [True]:
+        return defined(head, visited(both, ["x", "y"], ["from", "to"], held))
     lines = [
         "es_v top = es_splat(-INFINITY), sum = es_zero();",
         *visited(nests(source), ["x"], ["from"], maximum),
@@ -145,7 +166,15 @@ def _softmax_along(source: Access, result: Access, lanes: int) -> str:
         "const float scale = 1.0f / es_sum(sum);",
         *visited(nests(result), ["y"], ["to"], share),
     ]
-    return defined(f"ES_INLINE void {NAME}_row(const float *x, float *y)", lines)
+    return defined(head, lines)
+
+
+def _joined(function: str, values: Sequence[str]) -> str:
+    """Return the C expression of a function of two, over all values in pairs."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return f"{function}({_joined(function, values[:half])}, {_joined(function, values[half:])})"
 
 
 def _rows(run: Run, at: Sequence[str]) -> list[str]:

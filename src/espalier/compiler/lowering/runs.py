@@ -15,13 +15,6 @@ ES_INLINE es_v {NAME}_strided(const float *p, long apart, int n)
   return x;
 }}
 """
-FILLED = f"""/* The first n lanes of x, and a number in those behind. */
-ES_INLINE es_v {NAME}_filled(es_v x, int n, float number)
-{{
-  for (int lane = n; lane < ES_LANES; ++lane) x[lane] = number;
-  return x;
-}}
-"""
 TAKE = f"""/* n elements that lie a distance apart, zeros in the lanes behind them; n and the distance are constants. */
 ES_INLINE es_v {NAME}_take(const float *p, long apart, int n)
 {{
@@ -41,7 +34,7 @@ ES_INLINE void {NAME}_put(float *p, es_v x, int n)
 
 def helpers(lines: Sequence[str]) -> list[str]:
     """Return the C functions of this module that some C text calls."""
-    functions = {"put": PUT, "take": TAKE, "strided": STRIDED, "filled": FILLED}
+    functions = {"put": PUT, "take": TAKE, "strided": STRIDED}
     found: list[str] = []
     for name, text in functions.items():
         if any(f"{NAME}_{name}(" in line for line in (*lines, *found)):
@@ -99,7 +92,7 @@ def store(place: str, value: str, index: str, count: int, lanes: int) -> str:
 
 def filled(value: str, count: int, lanes: int, number: str) -> str:
     """Return the C expression of a vector with a number in the lanes behind the first ``count``."""
-    return value if count == lanes else f"{NAME}_filled({value}, {count}, {number})"
+    return value if count == lanes else f"es_filled({value}, {count}, {number})"
 
 
 def moved(place: str, index: str) -> str:

@@ -95,6 +95,7 @@ ES_INLINE void es_store_first(float *p, es_v x, int n) {
 #else
 #define ES_EACH_LANE(f) f(0), f(1), f(2), f(3)
 #endif
+#define ES_LANE(lane) (lane)
 #define ES_HALF(lane) (lane) / 2
 #define ES_QUARTER(lane) (lane) / 4
 #ifdef __clang__
@@ -112,6 +113,9 @@ ES_INLINE es_v es_load_repeat4(const float *p) { return ES_PICK(es_load_first(p,
 ES_INLINE es_v es_fma(es_v a, es_v b, es_v c) { return a * b + c; } /* one instruction under -ffp-contract=fast, where there is one */
 
 ES_INLINE es_v es_select(es_i where, es_v yes, es_v no) { return (es_v)((where & (es_i)yes) | (~where & (es_i)no)); }
+
+/* The first n lanes of x, and a number in those behind. */
+ES_INLINE es_v es_filled(es_v x, int n, float number) { return es_select((es_i){ES_EACH_LANE(ES_LANE)} < n, x, es_splat(number)); }
 
 ES_INLINE es_v es_max(es_v a, es_v b) {
 #if defined(ES_AVX512)
