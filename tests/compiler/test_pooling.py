@@ -41,7 +41,7 @@ STAYS = {
     "a last window is cut": nn.Sequential(nn.Conv2d(4, 4, 2), nn.MaxPool2d(2, ceil_mode=True)),
     "depthwise": nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.MaxPool2d(2)),
     "windows over time": nn.Sequential(nn.Conv3d(4, 4, 3, padding=1), nn.MaxPool3d(2)),
-    "a dense layer that template W suits": nn.Sequential(nn.Conv2d(32, 4, 3, padding=1), nn.MaxPool2d(2)),
+    "a dense layer that template W suits": nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.MaxPool2d(2)),
     "no plane": nn.Sequential(nn.Conv1d(4, 4, 3, padding=1), nn.MaxPool1d(2)),
 }
 

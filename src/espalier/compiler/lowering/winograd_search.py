@@ -10,7 +10,8 @@ from espalier.compiler.lowering.convolutions import conv_layer
 from espalier.compiler.lowering.depthwise import is_depthwise
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
-from espalier.compiler.lowering.winograd import Blocks, Shape, blocks_of, lowered_winograd, takes
+from espalier.compiler.lowering.winograd import lowered_winograd
+from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
 
 GROUPS = (0.5, 1, 2)  # times those that the rule takes through all phases together

@@ -10,7 +10,7 @@ from espalier.compiler.passes.editing import Editing, only_reader
 
 MONOTONE = (None, "relu", "relu6")  # their maximum is theirs of the maximum
 SIDE = 2
-FEW = 16  # channels up to which template W loses
+LEAST = 32  # channels and filters that template W takes (lowering.winograd_rule.LEAST)
 
 
 def fuse_pools(graph: Graph) -> Graph:
@@ -37,9 +37,9 @@ def _pools(layer: Node, graph: Graph) -> bool:
 
 
 def _suits_winograd(layer: Node, graph: Graph) -> bool:
-    _, channels, *kernel = graph.constants[layer.constants["weight"]].shape
+    filters, channels, *kernel = graph.constants[layer.constants["weight"]].shape
     plain = all(step == 1 for step in (*layer["stride"], *layer["dilation"]))
-    return plain and graph.mask(layer) is None and tuple(kernel[-SIDE:]) == (3, 3) and int(channels) > FEW
+    return plain and graph.mask(layer) is None and tuple(kernel[-SIDE:]) == (3, 3) and min(filters, channels) >= LEAST
 
 
 def _is_pooled(node: Node, layer: Node) -> bool:
