@@ -129,7 +129,7 @@ class Kernels:
         head = "static void es_one(const struct es_context *c, int tid, int which)"
         one = "\n".join([head, "{", "  switch (which) {", *cases, "  }", "}"])
         files["network.c"] = f"{HEADERS}{one}\n\n{RUN}"
-        files["network.h"] = _header(prototypes, self._most, blob.size, isa)
+        files["network.h"] = _header(prototypes, self._most, max(part.kernel.scratch_floats for part in self.parts), blob.size, isa)
         return files, b"".join(blob.parts)
 
 
@@ -155,7 +155,7 @@ def _type(array: np.ndarray) -> str:
     return {"float32": "float", "int32": "int32_t"}[str(array.dtype)]
 
 
-def _header(prototypes: Sequence[str], most_floats: int, blob_bytes: int, isa: Isa) -> str:
+def _header(prototypes: Sequence[str], most_floats: int, most_scratch: int, blob_bytes: int, isa: Isa) -> str:
     info = json.dumps(json.dumps({"isa": isa.name, "inputs": [[3]], "outputs": [[1], [most_floats]]}))
     return f"""#include "espalier_runtime.h"
 #define ES_NUM_INPUTS 1
@@ -163,6 +163,7 @@ def _header(prototypes: Sequence[str], most_floats: int, blob_bytes: int, isa: I
 #define ES_INPUT_FLOATS {{3}}
 #define ES_OUTPUT_FLOATS {{1, {most_floats}}}
 #define ES_ARENA_FLOATS {most_floats}
+#define ES_SCRATCH_FLOATS {most_scratch}
 #define ES_WEIGHTS_FLOATS {blob_bytes // 4}
 #define ES_INFO {info}
 {chr(10).join(prototypes)}

@@ -72,8 +72,9 @@ def filters_cost(layer: Convolution, result: Lines, isa: Isa, choice: Choice) ->
     """Return the cost of template F; arguments as of ``winograd_blocks``."""
     filters = -(-layer.weight.shape[0] // isa.lanes) * isa.lanes
     macs = choice.tile.slots(result.size) * filters * math.prod(layer.weight.shape[1:])
-    best = max(isa.efficiency.values())
-    return macs * best / isa.efficiency[choice.vectors, choice.channels] + _streamed(4 * layer.weight.numel(), 1, COSTS[isa.name])
+    alone = math.prod(choice.tile.counts(result.size)) == 1  # such blocks are chosen for their one pass over weights, not for their speed
+    slower = 1.0 if alone else max(isa.efficiency.values()) / isa.efficiency[choice.vectors, choice.channels]
+    return macs * slower + _streamed(4 * layer.weight.numel(), 1, COSTS[isa.name])
 
 
 def _streamed(weights: int, passes: float, costs: Costs) -> float:
