@@ -10,6 +10,7 @@ the reason.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ MODELS = (
 )
 TOLERANCE = 1e-4  # largest difference of an output that counts as a match, relative to the largest output
 TIMEOUT_S = 600.0  # a network
+INSTALLED = re.compile(r"\S*/site-packages/")  # where packages lie on the machine at hand
 
 
 def pruned(model: nn.Module, rate: float) -> nn.Module:
@@ -85,7 +87,7 @@ def found(name: str, rate: float, num_threads: int) -> Entry:
                     error = relative_error(torch.as_tensor(compiled(x)), model(x))
                 result |= {"max_rel_error": error, "matches": error <= TOLERANCE}
     except ValueError as refused:  # what the compiler says of a network that it does not take
-        result["reason"] = str(refused).splitlines()
+        result["reason"] = [INSTALLED.sub("", line) for line in str(refused).splitlines()]
     return result
 
 
