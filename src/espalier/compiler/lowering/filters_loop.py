@@ -135,9 +135,11 @@ def _asm(loop: Loop) -> list[str]:
     for window in loop.windows:
         for pixel in window[1:]:
             first, other = window[0] * loop.vectors, pixel * loop.vectors
-            for kept, beside in ((first + v, other + v) for v in vectors):  # the second source comes out where one is a NaN: as es_larger
-                text += [f"vcmpunordps %%zmm{beside}, %%zmm{beside}, %%k1", f"vmaxps %%zmm{kept}, %%zmm{beside}, %%zmm{kept}"]
-                text.append(f"vmovaps %%zmm{beside}, %%zmm{kept}%{{%%k1%}}")
+            for largest, beside in (
+                (first + v, other + v) for v in vectors
+            ):  # the second source comes out where one is a NaN: as es_larger
+                text += [f"vcmpunordps %%zmm{beside}, %%zmm{beside}, %%k1", f"vmaxps %%zmm{largest}, %%zmm{beside}, %%zmm{largest}"]
+                text.append(f"vmovaps %%zmm{beside}, %%zmm{largest}%{{%%k1%}}")
     if loop.residuals:
         text += [
             f"vaddps {loop.added(v, output, lanes) * 4}(%[r]), %%zmm{number}, %%zmm{number}"
