@@ -125,6 +125,32 @@ def test_the_fastest_by_the_clock_is_in_the_program_and_gives_the_same(
     assert "gM=16 gN=2 tile=2x3" in lines["second"].detail or detect().lanes != 16
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_the_rules_kernel_is_what_the_others_are_held_against(
+    network: tuple[Net, Tensor], near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lowered_model(*network, isa=detect())
+    number = next(number for number, step in enumerate(made.steps) if step.node.source == "first")
+    site, rule = site_of(made, number), made.steps[number].kernel
+    ways = [Way("F", filters_search.asdict(replace(TARGET, tile=Tile(1, columns)))) for columns in (2, 3, 4)]
+    again = searching.way_of(rule)
+    assert again is not None
+    monkeypatch.setattr(searching, "first_ways", lambda _: [ways[0], again, ways[1]])
+    monkeypatch.setattr(searching, "near_ways", lambda *_: [again, ways[2]] if near else [])
+    times_us = {2: 2.0, 3: 3.0, 4: 1.0}  # of a tile of so many columns; the rule's takes longer than all
+
+    def seconds(trial: Trial, number: int, repeats: int) -> float:
+        choice = trial.kernels[number].choice
+        assert isinstance(choice, Choice)
+        return 1e-6 * (times_us[choice.tile.columns] if choice.tile.rows == 1 else 5.0)
+
+    monkeypatch.setattr(Trial, "seconds", seconds)
+    assert rule.choice.tile.rows > 1  # type: ignore[union-attr]
+    found = searching.searched(site, rule, num_threads=1, other_bytes=0, deadline=math.inf)
+    assert found is not None
+    assert found == Tuned(ways[2] if near else ways[0], pytest.approx(5.0), pytest.approx(1.0 if near else 2.0), 4 if near else 3)
+
+
 def test_the_real_clock_gives_the_same_outputs(network: tuple[Net, Tensor]) -> None:
     model, example = network
     with compile_model(model, example, tune=True, num_threads=2) as compiled:

@@ -91,8 +91,9 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, de
             order = _qualified(trial, site)
             best = field[order[0]].way
             near = _lowered(site, near_ways(site, best)) if best is not None and time.monotonic() < deadline else []
-            second = _distinct([field[0], *(field[number] for number in order[:FINALISTS]), *near])
-            new = len(second) - len(_distinct([field[0], *(field[number] for number in order[:FINALISTS])]))
+            met = _distinct([field[0], *(field[number] for number in order[:FINALISTS])])
+            second = _distinct([*met, *near])
+            new = len(second) - len(met)
             if not new:
                 return _decided(trial, field, order, num_tried=len(field))
         with Trial(site, [one.kernel for one in second], num_threads=num_threads, other_bytes=other_bytes) as trial:
@@ -114,8 +115,11 @@ def _lowered(site: Site, ways: Sequence[Way]) -> list[Candidate]:
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates whose C differs, the first of each kind."""
-    return list({one.kernel.source: one for one in reversed(candidates)}.values())[::-1]
+    """Return the candidates whose C differs, the first of each kind, in their order."""
+    first: dict[str, Candidate] = {}
+    for one in candidates:
+        first.setdefault(one.kernel.source, one)
+    return list(first.values())
 
 
 def _qualified(trial: Trial, site: Site) -> list[int]:
