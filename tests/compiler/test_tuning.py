@@ -151,6 +151,21 @@ def test_the_rules_kernel_is_what_the_others_are_held_against(
     assert found == Tuned(ways[2] if near else ways[0], pytest.approx(5.0), pytest.approx(1.0 if near else 2.0), 4 if near else 3)
 
 
+def test_weights_that_are_no_numbers_keep_the_rules_kernel(
+    network: tuple[Net, Tensor], found_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Trial, "seconds", rigged())
+    model, example = network
+    model.third.weight.data[1, 1] = math.nan
+    with compile_model(model, example) as usual, compile_model(model, example, tune=True) as compiled:
+        assert choices(compiled)["third"] == choices(usual)["third"]
+        assert compiled.tuning is not None
+        assert set(compiled.tuning.found) == {step.node.name for step in compiled.program.steps if step.node.source in ("first", "second")}
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text.split(":")[0] for text in warnings] == ["third keeps the rule's kernel"]
+    assert len(json.loads(found_file.read_text())["entries"]) == 1
+
+
 def test_the_real_clock_gives_the_same_outputs(network: tuple[Net, Tensor]) -> None:
     model, example = network
     with compile_model(model, example, tune=True, num_threads=2) as compiled:

@@ -73,7 +73,9 @@ class Candidate:
 
 
 def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, deadline: float) -> Tuned | None:
-    """Return what trying gives for a layer; None where there is nothing to choose, or no candidate compiles, which is warned of.
+    """Return what trying gives for a layer; None where the rule's kernel stays untried.
+
+    That is where there is nothing to choose, and, with a warning, where a candidate does not compile or outputs are no finite numbers.
 
     Args:
         site: The layer.
@@ -89,6 +91,8 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, de
     try:
         with Trial(site, [one.kernel for one in field], num_threads=num_threads, other_bytes=other_bytes) as trial:
             order = _qualified(trial, site)
+            if not order:
+                return None
             best = field[order[0]].way
             near = _lowered(site, near_ways(site, best)) if best is not None and time.monotonic() < deadline else []
             met = _distinct([field[0], *(field[number] for number in order[:FINALISTS])])
@@ -97,7 +101,8 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, de
             if not new:
                 return _decided(trial, field, order, num_tried=len(field))
         with Trial(site, [one.kernel for one in second], num_threads=num_threads, other_bytes=other_bytes) as trial:
-            return _decided(trial, second, _qualified(trial, site), num_tried=len(field) + new)
+            order = _qualified(trial, site)
+            return _decided(trial, second, order, num_tried=len(field) + new) if order else None
     except BuildError as error:
         LOG.warning("%s keeps the rule's kernel: what was to be tried does not compile. %s", site.node.source or site.node.name, error)
         return None
@@ -123,8 +128,11 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _qualified(trial: Trial, site: Site) -> list[int]:
-    """Return the numbers of the candidates that are right, the fastest first."""
+    """Return the numbers of the candidates that are right, the fastest first; none, with a warning, where nothing can be held to be."""
     wanted = trial.output(0)
+    if not np.isfinite(wanted).all():
+        LOG.warning("%s keeps the rule's kernel: its outputs are no finite numbers, see its weights.", site.node.source or site.node.name)
+        return []
     largest = float(np.abs(wanted).max()) or 1.0
     right = []
     for number in range(len(trial.kernels)):
