@@ -201,6 +201,22 @@ def test_other_threads_are_another_search(network: tuple[Net, Tensor], monkeypat
         compile_model(*network, tune=True, num_threads=2)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["searching.py", "trials.py", "isas.py", "layouts.py", "emission.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
+)
+def test_other_code_is_another_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = tuning._code.__wrapped__(), Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: read(path, **how) + "changed" * (path.name == name))
+    assert tuning._code.__wrapped__() != before
+
+
+def test_other_flags_are_another_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tuning._code.__wrapped__()
+    monkeypatch.setattr(tuning, "FLAGS", (*tuning.FLAGS, "-O1"))
+    assert tuning._code.__wrapped__() != before
+
+
 def test_no_budget_leaves_the_rules_choices(network: tuple[Net, Tensor], found_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "searched", no_search)
     with compile_model(*network) as usual, compile_model(*network, tune=True, tune_budget_s=0) as compiled:
