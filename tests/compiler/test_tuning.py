@@ -387,6 +387,37 @@ def test_what_was_found_survives_json_and_nothing_else_does() -> None:
     found = Tuned(Way("F", filters_search.asdict(TARGET)), 3.0, 2.0, 7)
     assert Tuned.of(json.loads(json.dumps(found.as_json()))) == found
     assert Tuned.of(json.loads(json.dumps(Tuned(None, 3.0, 3.0, 7).as_json()))).way is None
-    for wrong in ({}, {**found.as_json(), "best_us": 0}, {**found.as_json(), "way": 3}, {**found.as_json(), "rule_us": "fast"}):
+    whole = found.as_json()
+    changes: list[dict[str, object]] = [{"way": 3}, {"way": {"template": 3, "knobs": {}}}, {"way": {"template": "F", "knobs": [1]}}]
+    changes += [{"best_us": us} for us in (0, -1.0, math.inf, math.nan, 10**400, True, "2")]
+    changes += [{"rule_us": us} for us in (math.inf, "fast")]
+    changes += [{"num_tried": number} for number in (math.inf, math.nan, 0, 7.5, True, "7")]
+    for wrong in ({}, *({**whole, **change} for change in changes)):
         with pytest.raises((KeyError, TypeError, ValueError)):
             Tuned.of(wrong)
+
+
+def test_knobs_are_of_their_own_types(network: tuple[Net, Tensor]) -> None:
+    made = lowered_model(*network, isa=detect())
+    where = site_of(made, next(number for number, step in enumerate(made.steps) if step.node.source == "first"))
+    usual = filters_search.asdict(replace(TARGET, tile=Tile(1, 2)))
+    assert lowered_by(where, Way("F", usual)).choice == _choice_of(usual)
+    blocks = next(way.knobs for way in first_ways(where) if way.template == "W")
+    assert lowered_by(where, Way("W", blocks)).template == "W"
+    wrong = [
+        Way("F", usual | {"tile": {"rows": True, "columns": 2, "planes": 1}}),
+        Way("F", usual | {"tile": {"rows": 1.0, "columns": 2, "planes": 1}}),
+        Way("F", usual | {"vectors": True}),
+        Way("F", usual | {"by_filters": 1}),
+        Way("F", usual | {"resident_bytes": 1e6}),
+        Way("F", usual | {"resident_bytes": 0}),
+        Way("W", blocks | {"planes": True}),
+        Way("W", blocks | {"groups": 1.0}),
+    ]
+    for way in wrong:
+        with pytest.raises(ValueError, match=f"{way.template} does not take .* for "):
+            lowered_by(where, way)
+
+
+def _choice_of(knobs: dict[str, object]) -> Choice:
+    return Choice(**{**knobs, "tile": Tile(**knobs["tile"])})  # type: ignore[arg-type]

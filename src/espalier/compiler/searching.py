@@ -27,6 +27,7 @@ FINALISTS = 3
 MARGIN = 1.03  # median speed-up from which a candidate displaces the rule
 VOTES = 0.75  # share of its comparisons that it must win
 TOLERANCE = 1e-4  # of the largest output
+LONGEST_US = 1e12  # of a layer; what a file has beyond is no time
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,16 @@ class Tuned:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Tuned":
         """Return what ``as_json`` gave; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        way = None if values["way"] is None else Way(str(values["way"]["template"]), dict(values["way"]["knobs"]))
-        found = cls(way, float(values["rule_us"]), float(values["best_us"]), int(values["num_tried"]))
-        if not (found.rule_us > 0 and found.best_us > 0):
-            raise ValueError(f"{found} took no time")
-        return found
+        way = None if values["way"] is None else Way(values["way"]["template"], dict(values["way"]["knobs"]))
+        if way is not None and not isinstance(way.template, str):
+            raise TypeError(f"template={way.template!r} is no name")
+        rule_us, best_us, num_tried = (values[name] for name in ("rule_us", "best_us", "num_tried"))
+        for name, us in {"rule_us": rule_us, "best_us": best_us}.items():
+            if type(us) not in (int, float) or not 0 < us < LONGEST_US:
+                raise ValueError(f"{name}={us!r} is no time")
+        if type(num_tried) is not int or num_tried < 1:
+            raise ValueError(f"num_tried={num_tried!r} is no number of kernels")
+        return cls(way, float(rule_us), float(best_us), num_tried)
 
 
 @dataclass(frozen=True)
