@@ -125,6 +125,47 @@ def test_the_fastest_by_the_clock_is_in_the_program_and_gives_the_same(
     assert "gM=16 gN=2 tile=2x3" in lines["second"].detail or detect().lanes != 16
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_the_rules_kernel_is_what_the_others_are_held_against(
+    network: tuple[Net, Tensor], near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lowered_model(*network, isa=detect())
+    number = next(number for number, step in enumerate(made.steps) if step.node.source == "first")
+    site, rule = site_of(made, number), made.steps[number].kernel
+    ways = [Way("F", filters_search.asdict(replace(TARGET, tile=Tile(1, columns)))) for columns in (2, 3, 4)]
+    again = searching.way_of(rule)
+    assert again is not None
+    monkeypatch.setattr(searching, "first_ways", lambda _: [ways[0], again, ways[1]])
+    monkeypatch.setattr(searching, "near_ways", lambda *_: [again, ways[2]] if near else [])
+    times_us = {2: 2.0, 3: 3.0, 4: 1.0}  # of a tile of so many columns; the rule's takes longer than all
+
+    def seconds(trial: Trial, number: int, repeats: int) -> float:
+        choice = trial.kernels[number].choice
+        assert isinstance(choice, Choice)
+        return 1e-6 * (times_us[choice.tile.columns] if choice.tile.rows == 1 else 5.0)
+
+    monkeypatch.setattr(Trial, "seconds", seconds)
+    assert rule.choice.tile.rows > 1  # type: ignore[union-attr]
+    found = searching.searched(site, rule, num_threads=1, other_bytes=0, deadline=math.inf)
+    assert found is not None
+    assert found == Tuned(ways[2] if near else ways[0], pytest.approx(5.0), pytest.approx(1.0 if near else 2.0), 4 if near else 3)
+
+
+def test_weights_that_are_no_numbers_keep_the_rules_kernel(
+    network: tuple[Net, Tensor], found_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Trial, "seconds", rigged())
+    model, example = network
+    model.third.weight.data[1, 1] = math.nan
+    with compile_model(model, example) as usual, compile_model(model, example, tune=True) as compiled:
+        assert choices(compiled)["third"] == choices(usual)["third"]
+        assert compiled.tuning is not None
+        assert set(compiled.tuning.found) == {step.node.name for step in compiled.program.steps if step.node.source in ("first", "second")}
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text.split(":")[0] for text in warnings] == ["third keeps the rule's kernel"]
+    assert len(json.loads(found_file.read_text())["entries"]) == 1
+
+
 def test_the_real_clock_gives_the_same_outputs(network: tuple[Net, Tensor]) -> None:
     model, example = network
     with compile_model(model, example, tune=True, num_threads=2) as compiled:
@@ -158,6 +199,22 @@ def test_other_threads_are_another_search(network: tuple[Net, Tensor], monkeypat
     monkeypatch.setattr(tuning, "searched", no_search)
     with pytest.raises(AssertionError, match="a layer was searched"):
         compile_model(*network, tune=True, num_threads=2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["searching.py", "trials.py", "isas.py", "layouts.py", "emission.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
+)
+def test_other_code_is_another_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = tuning._code.__wrapped__(), Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: read(path, **how) + "changed" * (path.name == name))
+    assert tuning._code.__wrapped__() != before
+
+
+def test_other_flags_are_another_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tuning._code.__wrapped__()
+    monkeypatch.setattr(tuning, "FLAGS", (*tuning.FLAGS, "-O1"))
+    assert tuning._code.__wrapped__() != before
 
 
 def test_no_budget_leaves_the_rules_choices(network: tuple[Net, Tensor], found_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +387,37 @@ def test_what_was_found_survives_json_and_nothing_else_does() -> None:
     found = Tuned(Way("F", filters_search.asdict(TARGET)), 3.0, 2.0, 7)
     assert Tuned.of(json.loads(json.dumps(found.as_json()))) == found
     assert Tuned.of(json.loads(json.dumps(Tuned(None, 3.0, 3.0, 7).as_json()))).way is None
-    for wrong in ({}, {**found.as_json(), "best_us": 0}, {**found.as_json(), "way": 3}, {**found.as_json(), "rule_us": "fast"}):
+    whole = found.as_json()
+    changes: list[dict[str, object]] = [{"way": 3}, {"way": {"template": 3, "knobs": {}}}, {"way": {"template": "F", "knobs": [1]}}]
+    changes += [{"best_us": us} for us in (0, -1.0, math.inf, math.nan, 10**400, True, "2")]
+    changes += [{"rule_us": us} for us in (math.inf, "fast")]
+    changes += [{"num_tried": number} for number in (math.inf, math.nan, 0, 7.5, True, "7")]
+    for wrong in ({}, *({**whole, **change} for change in changes)):
         with pytest.raises((KeyError, TypeError, ValueError)):
             Tuned.of(wrong)
+
+
+def test_knobs_are_of_their_own_types(network: tuple[Net, Tensor]) -> None:
+    made = lowered_model(*network, isa=detect())
+    where = site_of(made, next(number for number, step in enumerate(made.steps) if step.node.source == "first"))
+    usual = filters_search.asdict(replace(TARGET, tile=Tile(1, 2)))
+    assert lowered_by(where, Way("F", usual)).choice == _choice_of(usual)
+    blocks = next(way.knobs for way in first_ways(where) if way.template == "W")
+    assert lowered_by(where, Way("W", blocks)).template == "W"
+    wrong = [
+        Way("F", usual | {"tile": {"rows": True, "columns": 2, "planes": 1}}),
+        Way("F", usual | {"tile": {"rows": 1.0, "columns": 2, "planes": 1}}),
+        Way("F", usual | {"vectors": True}),
+        Way("F", usual | {"by_filters": 1}),
+        Way("F", usual | {"resident_bytes": 1e6}),
+        Way("F", usual | {"resident_bytes": 0}),
+        Way("W", blocks | {"planes": True}),
+        Way("W", blocks | {"groups": 1.0}),
+    ]
+    for way in wrong:
+        with pytest.raises(ValueError, match=f"{way.template} does not take .* for "):
+            lowered_by(where, way)
+
+
+def _choice_of(knobs: dict[str, object]) -> Choice:
+    return Choice(**{**knobs, "tile": Tile(**knobs["tile"])})  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ FINALISTS = 3
 MARGIN = 1.03  # median speed-up from which a candidate displaces the rule
 VOTES = 0.75  # share of its comparisons that it must win
 TOLERANCE = 1e-4  # of the largest output
+LONGEST_US = 1e12  # of a layer; what a file has beyond is no time
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,16 @@ class Tuned:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Tuned":
         """Return what ``as_json`` gave; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
-        way = None if values["way"] is None else Way(str(values["way"]["template"]), dict(values["way"]["knobs"]))
-        found = cls(way, float(values["rule_us"]), float(values["best_us"]), int(values["num_tried"]))
-        if not (found.rule_us > 0 and found.best_us > 0):
-            raise ValueError(f"{found} took no time")
-        return found
+        way = None if values["way"] is None else Way(values["way"]["template"], dict(values["way"]["knobs"]))
+        if way is not None and not isinstance(way.template, str):
+            raise TypeError(f"template={way.template!r} is no name")
+        rule_us, best_us, num_tried = (values[name] for name in ("rule_us", "best_us", "num_tried"))
+        for name, us in {"rule_us": rule_us, "best_us": best_us}.items():
+            if type(us) not in (int, float) or not 0 < us < LONGEST_US:
+                raise ValueError(f"{name}={us!r} is no time")
+        if type(num_tried) is not int or num_tried < 1:
+            raise ValueError(f"num_tried={num_tried!r} is no number of kernels")
+        return cls(way, float(rule_us), float(best_us), num_tried)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,9 @@ class Candidate:
 
 
 def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, deadline: float) -> Tuned | None:
-    """Return what trying gives for a layer; None where there is nothing to choose, or no candidate compiles, which is warned of.
+    """Return what trying gives for a layer; None where the rule's kernel stays untried.
+
+    That is where there is nothing to choose, and, with a warning, where a candidate does not compile or outputs are no finite numbers.
 
     Args:
         site: The layer.
@@ -89,14 +97,18 @@ def searched(site: Site, rule: Kernel, *, num_threads: int, other_bytes: int, de
     try:
         with Trial(site, [one.kernel for one in field], num_threads=num_threads, other_bytes=other_bytes) as trial:
             order = _qualified(trial, site)
+            if not order:
+                return None
             best = field[order[0]].way
             near = _lowered(site, near_ways(site, best)) if best is not None and time.monotonic() < deadline else []
-            second = _distinct([field[0], *(field[number] for number in order[:FINALISTS]), *near])
-            new = len(second) - len(_distinct([field[0], *(field[number] for number in order[:FINALISTS])]))
+            met = _distinct([field[0], *(field[number] for number in order[:FINALISTS])])
+            second = _distinct([*met, *near])
+            new = len(second) - len(met)
             if not new:
                 return _decided(trial, field, order, num_tried=len(field))
         with Trial(site, [one.kernel for one in second], num_threads=num_threads, other_bytes=other_bytes) as trial:
-            return _decided(trial, second, _qualified(trial, site), num_tried=len(field) + new)
+            order = _qualified(trial, site)
+            return _decided(trial, second, order, num_tried=len(field) + new) if order else None
     except BuildError as error:
         LOG.warning("%s keeps the rule's kernel: what was to be tried does not compile. %s", site.node.source or site.node.name, error)
         return None
@@ -114,13 +126,19 @@ def _lowered(site: Site, ways: Sequence[Way]) -> list[Candidate]:
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates whose C differs, the first of each kind."""
-    return list({one.kernel.source: one for one in reversed(candidates)}.values())[::-1]
+    """Return the candidates whose C differs, the first of each kind, in their order."""
+    first: dict[str, Candidate] = {}
+    for one in candidates:
+        first.setdefault(one.kernel.source, one)
+    return list(first.values())
 
 
 def _qualified(trial: Trial, site: Site) -> list[int]:
-    """Return the numbers of the candidates that are right, the fastest first."""
+    """Return the numbers of the candidates that are right, the fastest first; none, with a warning, where nothing can be held to be."""
     wanted = trial.output(0)
+    if not np.isfinite(wanted).all():
+        LOG.warning("%s keeps the rule's kernel: its outputs are no finite numbers, see its weights.", site.node.source or site.node.name)
+        return []
     largest = float(np.abs(wanted).max()) or 1.0
     right = []
     for number in range(len(trial.kernels)):

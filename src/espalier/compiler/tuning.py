@@ -25,9 +25,9 @@ from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.templates import lowered_by, templates_of
 from espalier.compiler.masks import DETECTED
 from espalier.compiler.program import Program, site_of
-from espalier.compiler.runtime.building import cache_folder
+from espalier.compiler.runtime.building import HERE, SHIPPED, cache_folder
 from espalier.compiler.runtime.probing import l2_bytes
-from espalier.compiler.runtime.toolchain import compiler
+from espalier.compiler.runtime.toolchain import FLAGS, compiler
 from espalier.compiler.searching import Tuned, searched, way_of
 from espalier.devices import cpu, cpu_flags
 from espalier.progress import late_bar
@@ -35,6 +35,7 @@ from espalier.progress import late_bar
 LOG = logging.getLogger(__name__)
 BUDGET_S = 120.0  # a network of fifty layers, half of them alike, needs about that on two cores
 FILE = "tuning.json"
+CODE = ("bcrc.py", "emission.py", "isas.py", "layouts.py", "searching.py", "trials.py")  # beside templates, runtime and flags
 DIGEST_LENGTH = 24
 
 
@@ -172,10 +173,10 @@ def facts_of(site: Site, rule: Kernel, num_threads: int) -> dict[str, Any]:
 
 @lru_cache
 def _code() -> str:
-    """Return the digest of what emits kernels and times them: a change of it ends what was found before."""
+    """Return the digest of what emits, compiles, runs and times kernels: a change of it ends what was found before."""
     folder = Path(__file__).parent
-    sources = [*sorted((folder / "lowering").glob("*.py")), folder / "bcrc.py", folder / "trials.py", folder / "runtime" / "espalier_isa.h"]
-    return _digest("".join(path.read_text(encoding="utf-8") for path in sources))
+    sources = [*sorted((folder / "lowering").glob("*.py")), *(folder / name for name in CODE), *(HERE / name for name in SHIPPED)]
+    return _digest("".join([*(path.read_text(encoding="utf-8") for path in sources), *FLAGS]))
 
 
 def _digest(text: str) -> str:

@@ -16,6 +16,7 @@ from espalier.compiler.lowering.convolutions import conv_layer, linear_layer, lo
 from espalier.compiler.lowering.depthwise import is_depthwise
 from espalier.compiler.lowering.filters import Choice, Convolution
 from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.knobs import knobs_of
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.tiles import Tile
 
@@ -94,7 +95,10 @@ def _layer(site: Site) -> Convolution:
 
 
 def _choice(knobs: Mapping[str, Any]) -> Choice:
-    return Choice(**{**knobs, "tile": Tile(**knobs["tile"])})
+    choice = knobs_of(Choice, {**knobs, "tile": knobs_of(Tile, knobs["tile"])})
+    if choice.resident_bytes < 1:
+        raise ValueError(f"resident_bytes={choice.resident_bytes} holds no weights")
+    return choice
 
 
 def _tiles(size: Size, most_pixels: int, step: int) -> Iterator[Tile]:

@@ -9,6 +9,7 @@ from espalier.compiler.layouts import lines
 from espalier.compiler.lowering.convolutions import conv_layer
 from espalier.compiler.lowering.depthwise import is_depthwise
 from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.knobs import knobs_of
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.winograd import lowered_winograd
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes
@@ -48,7 +49,7 @@ def lower_blocks(site: Site, knobs: Mapping[str, Any]) -> Kernel:
         ValueError: The layer has no such blocks.
         TypeError: They are no knobs of ``Blocks``.
     """
-    blocks = Blocks(**knobs)
+    blocks = knobs_of(Blocks, knobs)
     if not _fits(site, blocks):
         raise ValueError(f"a layer of {site.node.shape} has no {blocks}")
     residual = lines(site.inputs[1]) if site.node.attributes.get("residual") else None
