@@ -20,6 +20,7 @@ from espalier.compiler.graph import Graph
 from espalier.compiler.isas import ISAS, Isa, detect
 from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
+from espalier.compiler.placing import check_one_sample
 from espalier.compiler.program import Program, program
 from espalier.compiler.reasons import Machine
 from espalier.compiler.runtime.arrays import Array
@@ -203,8 +204,8 @@ def compile_model(
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, a budget
-            below 0, or no C compiler.
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, feature maps of several samples, an operator without a
+            kernel for its shapes, a budget below 0, or no C compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
@@ -240,6 +241,7 @@ def lowered_model(
 
 
 def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
+    check_one_sample(graph)
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)

@@ -116,5 +116,5 @@ def _check(arrays: Sequence[Any], ports: Sequence[Port], side: str, verb: str) -
 
 def _way_out(array: Array, port: Port) -> str:
     if array.ndim == len(port.shape) > 1 and tuple(array.shape[1:]) == port.shape[1:]:
-        return f"pass batches of {port.shape[0]}, or compile it with an example of {array.shape[0]} samples"
+        return f"pass {'one sample' if port.shape[0] == 1 else f'{port.shape[0]} samples'} in each call"
     return "compile it again with an example of that shape"
