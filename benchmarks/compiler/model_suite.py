@@ -57,7 +57,7 @@ MODELS = {
 
 def measured(name: str, asked: argparse.Namespace) -> Entry:
     """Return one network's entry: what ``espalier bench`` gives, and the targets."""
-    model, xeon = MODELS[name], "amx_tile" in cpu_flags() or measured_roof(1)[0] > XEON_GFLOPS
+    model = MODELS[name]
     found = bench(
         model.name,
         rate=model.rate,
@@ -68,9 +68,15 @@ def measured(name: str, asked: argparse.Namespace) -> Entry:
         budget_s=asked.budget_s,
         console=Console(stderr=True),
     )
-    must, aim = model.xeon if xeon else model.zen4
     entry = {key: value for key, value in found.as_json().items() if key != "roofline"}
-    return {**entry, **facts(), "targets": "Xeon" if xeon else "Zen4", "must": must, "aim": aim, "must_dense": model.dense[not xeon]}
+    core_gflops = measured_roof(asked.threads)[0] / asked.threads  # kept from the bench
+    return {**entry, **facts(), "amx": "amx_tile" in cpu_flags(), "core_gflops": core_gflops}
+
+
+def targets(name: str, entry: Entry) -> tuple[str, float, float, float]:
+    """Return the kind of machine an entry was measured on; what must be reached there, what is aimed at, and what dense code must reach."""
+    model, xeon = MODELS[name], entry["amx"] or entry["core_gflops"] > XEON_GFLOPS
+    return ("Xeon", *model.xeon, model.dense[0]) if xeon else ("Zen4", *model.zen4, model.dense[1])
 
 
 def page(entries: Mapping[str, Entry]) -> list[str]:
@@ -103,6 +109,7 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
 def _row(name: str, entry: Entry) -> list[str]:
     times = {one["engine"]: one["latency_ms_p50"] for one in entry["engines"]}
     peer, dense, sparse = (times.get(engine) for engine in (entry["best_dense_peer"], "espalier-dense", "espalier-sparse"))
+    kind, must, aim, must_dense = targets(name, entry)
     ratio, moved = entry["ratio_to_best_dense_peer"], " moved" if entry["moved"] else ""
     return [
         name,
@@ -110,17 +117,17 @@ def _row(name: str, entry: Entry) -> list[str]:
         entry["best_dense_peer"] or "-",
         cell(peer),
         cell(dense),
-        _against(None if peer is None or dense is None else peer / dense, entry["must_dense"]),
-        f"{entry['must_dense']:g}x",
+        _against(None if peer is None or dense is None else peer / dense, must_dense),
+        f"{must_dense:g}x",
         cell(sparse),
-        _against(ratio, entry["must"]),
-        f"{entry['must']:g}x",
-        f"{entry['aim']:g}x",
+        _against(ratio, must),
+        f"{must:g}x",
+        f"{aim:g}x",
         cell(entry["rate_macs"], ".2f"),
         cell(entry["realised_share"], ".2f"),
         "-" if entry["fork_join_ns"] is None else f"{entry['fork_join_ns'][0]:.0f} / {entry['fork_join_ns'][1]:.0f}{moved}",
         cell(entry["others_cpus"], ".2f"),
-        entry["targets"],
+        f"{kind} ({entry['core_gflops']:.0f} GFLOP/s a core)",
     ]
 
 

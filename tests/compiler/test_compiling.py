@@ -1,5 +1,6 @@
 """Whole networks through the compiler: they give what PyTorch gives, on every instruction set, whatever was pruned."""
 
+import math
 import resource
 import threading
 from collections.abc import Iterator
@@ -276,3 +277,34 @@ def test_rows_of_a_linear_layer_are_no_samples_of_a_map() -> None:
     x, model = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), nn.Linear(8, 5).eval()
     with compile_model(model, x) as compiled, torch.no_grad():
         assert relative_error(compiled(x), model(x)) < 1e-5
+
+
+def test_borders_along_one_axis_each_are_zeroed_where_their_own_map_has_them() -> None:
+    layers = [
+        nn.Conv2d(16, 32, 1),
+        nn.Conv2d(32, 8, (1, 3), padding=(0, 1)),
+        nn.Conv2d(8, 32, 1),
+        nn.Conv2d(32, 16, (3, 1), padding=(1, 0)),
+    ]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())), nn.Conv2d(16, 16, 1)).eval()
+    check(model, torch.randn(1, 16, 8, 8))
+
+
+def test_a_convolution_of_one_channel_is_no_depthwise_one() -> None:
+    torch.manual_seed(0)
+    check(nn.Sequential(nn.Conv2d(1, 1, 3)).eval(), torch.randn(1, 1, 9, 9))
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1), nn.ReLU(), nn.Conv2d(1, 1, 3, padding=1), nn.MaxPool2d(2)
+    )
+    check(model.eval(), torch.randn(1, 1, 12, 12))
+
+
+@pytest.mark.parametrize("isa", RUNNABLE)
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.ReLU6(), nn.MaxPool2d(2), nn.Identity()], ids=["relu", "relu6", "pool", "none"])
+def test_what_is_not_a_number_comes_out_as_in_pytorch(last: nn.Module, isa: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 32, 1), last).eval()
+    example = torch.randn(1, 16, 4, 6)
+    example[0, 3, 1, 2] = math.nan
+    with compile_model(model, example, isa=isa) as compiled, torch.no_grad():
+        assert torch.equal(compiled(example).isnan(), model(example).isnan())

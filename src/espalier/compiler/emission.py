@@ -109,7 +109,7 @@ def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
     spans = [(place, array.nbytes) for place, array in zip(places, step.kernel.arrays.values(), strict=True)]
     lines = [watched(step, program, spans)]
     if node.name in program.plan.zeroed:
-        lines.append(f"es_zero_border_{program.place(node.name)}_{_geometry(program, node.name)}(c, tid);")
+        lines.append(f"{_border_function(program, node.name)}(c, tid);")
     inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
     if node.op == "input":
         inputs = [f"c->inputs[{node['index']}]"]
@@ -119,8 +119,12 @@ def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
     return lines
 
 
-def _geometry(program: Program, name: str) -> int:
-    return program.layouts[name].floats
+def _border_function(program: Program, name: str) -> str:
+    """Return the name of what zeroes a tensor's border: one for each place and geometry."""
+    layout = program.layouts[name]
+    assert isinstance(layout, Map)
+    sizes = [layout.channels, *layout.size, *(end for ends in layout.border for end in ends)]
+    return "_".join(["es_zero_border", str(program.place(name)), *map(str, sizes)])
 
 
 def _border_functions(program: Program) -> list[str]:
@@ -131,7 +135,7 @@ def _border_functions(program: Program) -> list[str]:
             continue
         layout = program.layouts[step.node.name]
         assert isinstance(layout, Map)
-        name = f"es_zero_border_{program.place(step.node.name)}_{_geometry(program, step.node.name)}"
+        name = _border_function(program, step.node.name)
         depth, height, width = layout.padded
         (d0, _), (h0, _), (w0, w1) = layout.border
         size_d, size_h, _ = layout.size

@@ -30,8 +30,8 @@ def is_depthwise(node: Node, graph: Graph) -> bool:
     if node.op != "conv":
         return False
     filters, channels, *_ = graph.constants[node.constants["weight"]].shape
-    groups = node["groups"]
-    return bool(channels == 1 and (filters == groups or (groups > 1 and filters in [repeat * groups for repeat in REPEATS])))
+    groups = node["groups"]  # 1: any convolution of one channel, which template F takes
+    return bool(groups > 1 and channels == 1 and filters in [repeat * groups for repeat in (1, *REPEATS)])
 
 
 def lower_depthwise(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:

@@ -101,7 +101,7 @@ def _vectors(loop: Loop, isa: Isa) -> list[str]:
         for v in vectors:
             value = f"a{window[0]}_{v}"
             for pixel in window[1:]:
-                value = f"es_max({value}, a{pixel}_{v})"
+                value = f"es_larger({value}, a{pixel}_{v})"
             if loop.residuals:
                 value = f"({value} + es_loadu(r + {loop.added(v, output, isa.lanes)}))"
             clamp = CLAMPS[loop.clamp]
@@ -135,7 +135,11 @@ def _asm(loop: Loop) -> list[str]:
     for window in loop.windows:
         for pixel in window[1:]:
             first, other = window[0] * loop.vectors, pixel * loop.vectors
-            text += [f"vmaxps %%zmm{other + v}, %%zmm{first + v}, %%zmm{first + v}" for v in vectors]
+            for largest, beside in (
+                (first + v, other + v) for v in vectors
+            ):  # the second source comes out where one is a NaN: as es_larger
+                text += [f"vcmpunordps %%zmm{beside}, %%zmm{beside}, %%k1", f"vmaxps %%zmm{largest}, %%zmm{beside}, %%zmm{largest}"]
+                text.append(f"vmovaps %%zmm{beside}, %%zmm{largest}%{{%%k1%}}")
     if loop.residuals:
         text += [
             f"vaddps {loop.added(v, output, lanes) * 4}(%[r]), %%zmm{number}, %%zmm{number}"
@@ -150,9 +154,9 @@ def _asm(loop: Loop) -> list[str]:
         for v, number in enumerate(kept):
             register = f"%%zmm{number}"
             if loop.clamp:
-                text.append(f"vmaxps %%zmm{zero}, {register}, {register}")
+                text.append(f"vmaxps {register}, %%zmm{zero}, {register}")  # a NaN comes out: it is the second source
             if loop.clamp == "relu6":
-                text.append(f"vminps %%zmm{six}, {register}, {register}")
+                text.append(f"vminps {register}, %%zmm{six}, {register}")
             text.append(f"vmovups {register}, {loop.place(v, output, lanes) * 4}(%[y])")
     operands = ['[x] "r"(x)', '[bias] "r"(bias)', '[y] "r"(y)']
     operands += ['[r] "r"(r)'] if loop.residuals else []
@@ -165,7 +169,7 @@ def _asm(loop: Loop) -> list[str]:
         *(f'    "{line}\\n\\t"' for line in text),
         '    : [entry] "+r"(entry), [w] "+r"(w), [n] "+r"(entries)',
         f"    : {', '.join(operands)}",
-        f'    : "rax", "cc", "memory", {clobbered});',
+        f'    : "rax", "k1", "cc", "memory", {clobbered});',
     ]
 
 

@@ -1,7 +1,6 @@
 """Pools over maps: ``max_pool``, ``avg_pool``, ``adaptive_avg_pool``, channels in the lanes.
 
 Windows are clamped to the map, so that no border is read as a value. Those that lie wholly inside have their taps written out.
-A NaN among other numbers may get lost in a maximum.
 """
 
 import itertools
@@ -90,7 +89,7 @@ class Pool:
     def joined(self, place: str) -> str:
         """Return the C expression of ``value`` with one more tap."""
         tap = self.line.load(place)
-        return f"es_max(value, {tap})" if self.is_max else f"value + {tap}"
+        return f"es_larger(value, {tap})" if self.is_max else f"value + {tap}"
 
     def pixel(self, value: str) -> str:
         """Return the statement that writes a pixel of the result."""

@@ -141,6 +141,9 @@ ES_INLINE es_v es_min(es_v a, es_v b) {
 #endif
 }
 
+/* The larger; a NaN of either comes out. */
+ES_INLINE es_v es_larger(es_v a, es_v b) { return es_select(b != b, b, es_max(a, b)); }
+
 ES_INLINE es_v es_clamp(es_v x, float low, float high) { return es_min(es_max(x, es_splat(low)), es_splat(high)); }
 ES_INLINE es_v es_abs(es_v x) { return (es_v)((es_i)x & 0x7fffffff); }
 ES_INLINE es_v es_copysign(es_v size, es_v sign) { return (es_v)(((es_i)size & 0x7fffffff) | ((es_i)sign & (int32_t)0x80000000)); }
