@@ -194,6 +194,7 @@ def compile_model(
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         winograd: Let template W take dense 3x3 layers; without, F computes them, the same kernel as at any pruning rate.
+            W spreads what is not finite within a tile: around a NaN or an infinity up to 4x4 results become NaN where PyTorch has fewer.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
         tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
