@@ -251,6 +251,34 @@ def test_nothing_of_a_models_names_reaches_the_c_text(tmp_path: Path) -> None:
         assert not any("main" in text for text in compiled.emitted.files.values())
 
 
+@pytest.mark.parametrize("fallback", [None, "torch"])
+def test_several_samples_are_refused_with_layer_shape_and_what_to_pass(fallback: str | None) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    if fallback:
+        model.append(Cumulated())
+    with pytest.raises(ValueError, match=r"conv of 0 sees 2 samples.*\(2, 3, 6, 6\).*pass example\[:1\], and call"):
+        compile_model(model, torch.zeros(2, 3, 6, 6), fallback=fallback)
+
+
+class Cumulated(nn.Module):
+    """An operator that the compiler lacks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sort(dim=3).values
+
+
+def test_a_call_with_several_samples_says_to_pass_one() -> None:
+    said = r"shape \(2, 3, 6, 6\), the network was compiled for \(1, 3, 6, 6\); pass one sample in each call"
+    with compile_model(nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 6, 6)) as compiled, pytest.raises(ValueError, match=said):
+        compiled(torch.zeros(2, 3, 6, 6))
+
+
+def test_rows_of_a_linear_layer_are_no_samples_of_a_map() -> None:
+    x, model = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), nn.Linear(8, 5).eval()
+    with compile_model(model, x) as compiled, torch.no_grad():
+        assert relative_error(compiled(x), model(x)) < 1e-5
+
+
 def test_borders_along_one_axis_each_are_zeroed_where_their_own_map_has_them() -> None:
     layers = [
         nn.Conv2d(16, 32, 1),

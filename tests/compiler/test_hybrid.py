@@ -106,6 +106,70 @@ def test_a_hybrid_takes_what_a_compiled_network_takes(hybrid: HybridNetwork) -> 
         hybrid(X[:, :, :6, :6])
 
 
+def test_a_hybrid_takes_no_array_that_a_compiled_network_refuses(hybrid: HybridNetwork) -> None:
+    with pytest.raises(ValueError, match=r"output0 has shape \(4, 5\).*compiled for \(1, 5\)"):
+        hybrid(X, out=torch.empty(4, 5))
+    with pytest.raises(ValueError, match="output0 is float64"):
+        hybrid(X, out=torch.empty(1, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="gives 1 outputs"):
+        hybrid(X, out=[torch.empty(1, 5)] * 2)
+    with pytest.raises(ValueError, match="input0 asks for gradients"):
+        hybrid(X.clone().requires_grad_())
+    with pytest.raises(ValueError, match="input0 is float64"):
+        hybrid(X.double())
+    with pytest.raises(ValueError, match="takes 1 inputs"):
+        hybrid(X, X)
+    with pytest.raises(ValueError, match="output0 shares memory"):
+        hybrid(X, out=X.view(-1)[:5].view(1, 5))
+
+
+def test_an_array_that_may_not_be_written_is_an_input(hybrid: HybridNetwork) -> None:
+    array = X.numpy().copy()
+    array.flags.writeable = False
+    assert np.array_equal(hybrid(array), hybrid(X).numpy())
+
+
+class Keeping(nn.Module):
+    """Gives a result, what it holds, its input, that again as a view, and which channel is largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.w = nn.Parameter(torch.ones(3))
+        self.register_buffer("b", torch.ones(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.conv(x).sort(dim=3).values
+        return y, self.w * 2, self.b, x, x.view(3, 144), y.view(4, 144), y.argmax(1)
+
+
+@pytest.fixture(scope="module")
+def keeping() -> Any:
+    with compile_model(Keeping().eval(), X, fallback="torch") as compiled:
+        yield compiled
+
+
+@pytest.mark.parametrize("as_array", [False, True], ids=["tensors", "arrays"])
+def test_results_are_the_callers_own(keeping: HybridNetwork, as_array: bool) -> None:
+    x = X.clone()
+    first = [torch.as_tensor(result) for result in keeping(x.numpy() if as_array else x)]
+    wanted = [result.clone() for result in first]
+    assert first[6].dtype is torch.int64
+    for number, result in enumerate(first):
+        result.zero_()
+        assert all(torch.equal(other, one) for other, one in zip(first[number + 1 :], wanted[number + 1 :], strict=True))
+    assert torch.equal(x, X)
+    again = [torch.as_tensor(result) for result in keeping(x)]
+    assert all(torch.equal(other, one) for other, one in zip(again, wanted, strict=True))
+
+
+def test_out_takes_no_result_of_another_type(keeping: HybridNetwork) -> None:
+    with torch.no_grad():
+        out = [torch.empty(result.shape) for result in keeping(X)]
+    with pytest.raises(ValueError, match=r"output6 is torch\.int64; out= takes float32 alone"):
+        keeping(X, out=out)
+
+
 def test_masks_reach_the_regions() -> None:
     model = espalier.prune(Around(FUNCTIONS["sorted"]).eval(), constraint="block_punched 32x4", rate=4, skip=("stem*", "fc"))
     told, seen = espalier.compile(model, X, fallback="torch"), compile_model(model, X, fallback="torch")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from espalier.compiler.isas import ISAS, Isa
-from espalier.compiler.lowering.panels import Panel, loads
 from espalier.constraints import BlockRowsColumns, Target
 from espalier.devices import cpu
 from espalier.frames.layer_kernels import Layer, _fastest, by_filters, by_panels, by_vector, choices, drawn, errors_of, rule, timed
+from espalier.frames.panels import Panel, loads
 from espalier.storage import encode_bcrc
 
 A = Target("a.weight")

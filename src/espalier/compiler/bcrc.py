@@ -82,7 +82,7 @@ def pack(weight: Tensor, mask: Tensor | None, *, block_filters: int, group_chann
         weight: Filters x channels x kernel axes.
         mask: What pruning kept; None keeps everything.
         block_filters: gM.
-        group_channels: gN; divides 16.
+        group_channels: gN; of a map's lines of 16 channels an entry reads one, so that gN divides 16, or is 3 where there are 3 channels.
     """
     filters, channels, positions = matrix(tuple(weight.shape))
     dense = np.zeros((-(-filters // block_filters) * block_filters, -(-channels // group_channels) * group_channels, positions), np.float32)

@@ -20,6 +20,7 @@ from espalier.compiler.graph import Graph
 from espalier.compiler.isas import ISAS, Isa, detect
 from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.passes import DENSE_PASSES, PASSES, optimised
+from espalier.compiler.placing import check_one_sample
 from espalier.compiler.program import Program, program
 from espalier.compiler.reasons import Machine
 from espalier.compiler.runtime.arrays import Array
@@ -193,6 +194,7 @@ def compile_model(
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         winograd: Let template W take dense 3x3 layers; without, F computes them, the same kernel as at any pruning rate.
+            W spreads what is not finite within a tile: around a NaN or an infinity up to 4x4 results become NaN where PyTorch has fewer.
         frozen: The checkpoint's frozen sets; None detects masks from zeros.
         tune: Search for the fastest kernel of each layer on this machine, as ``tuning.tuned`` does; the rule chooses otherwise.
         tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
@@ -203,8 +205,8 @@ def compile_model(
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA or fallback, a model that cannot be exported, an operator without a kernel for its shapes, a budget
-            below 0, or no C compiler.
+        ValueError: An unknown ISA or fallback, a model that cannot be exported, feature maps of several samples, an operator without a
+            kernel for its shapes, a budget below 0, or no C compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
@@ -240,6 +242,7 @@ def lowered_model(
 
 
 def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
+    check_one_sample(graph)
     if dense:
         graph = replace(graph, masks={}, structures={})
     return program(optimised(graph, passes=DENSE_PASSES if dense else PASSES), isa)

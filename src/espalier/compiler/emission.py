@@ -84,7 +84,7 @@ def emitted(program: Program) -> Emitted:
             name = f"es_k{len(functions)}"
             functions[source] = name
             files[f"kernel_{len(functions) - 1}.c"] = HEADERS + '#include "network.h"\n\n' + source.replace(NAME, name)
-            prototypes.append(_prototype(step, name, program))
+            prototypes.append(_prototype(step, name))
         calls += [*_call(step, functions[source], program, blob), f"ES_TICK({number});"]
     info = _info(program)
     files["network.h"] = _header(program, prototypes, blob.size, info)
@@ -92,8 +92,7 @@ def emitted(program: Program) -> Emitted:
     return Emitted(files, blob.bytes(), info)
 
 
-def _prototype(step: Step, name: str, program: Program) -> str:
-    del program
+def _prototype(step: Step, name: str) -> str:
     inputs = [f"const float *x{number}" for number in range(max(1, len(step.node.inputs)) if step.node.op != "constant" else 0)]
     arrays = [f"const {_type(array)} *" for array in step.kernel.arrays.values()]
     return f"void {name}({', '.join(['const struct es_context *c', 'int tid', *inputs, 'float *y', *arrays])});"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +21,8 @@ from espalier.compiler.front import checked, read_program
 from espalier.compiler.graph import Graph
 from espalier.compiler.hybrid_cutting import calls, cut, macs_of
 from espalier.compiler.masks import frozen_masks
-from espalier.compiler.runtime.arrays import Array
+from espalier.compiler.runtime.arrays import Array, apart, as_tensor, storage, taken, written
+from espalier.compiler.runtime.emitted import Port
 from espalier.constraints.assignment import Assignment
 from espalier.workload import exported
 
@@ -46,12 +46,15 @@ class HybridNetwork:
         self, module: fx.GraphModule, networks: Mapping[str, CompiledNetwork], macs: int, examples: Sequence[Tensor], num_threads: int
     ) -> None:
         self.module, self.networks, self.num_threads = module, dict(networks), num_threads
-        self.shapes = [tuple(example.shape) for example in examples]
+        self.inputs = [Port(f"input{number}", tuple(example.shape)) for number, example in enumerate(examples)]
         for name, network in self.networks.items():
             module.set_submodule(name, _Native(network))
         with _threads(num_threads), torch.no_grad():
             counting = _Watching(module, _multiply_adds)
-            counting.run(*examples)
+            given = counting.run(*examples)
+        self.outputs = [Port(f"output{number}", tuple(result.shape)) for number, result in enumerate(given)]
+        self.no_floats = [f"output{number} is {result.dtype}" for number, result in enumerate(given) if result.dtype is not torch.float32]
+        self.kept = {storage(tensor) for tensor in _held(module)}  # what no caller may get hold of
         self.torch_lines = {node: replace(_torch_line(node), macs=macs, macs_dense=macs) for node, macs in counting.found.items()}
         in_torch = sum(line.macs_dense for line in self.torch_lines.values())
         self.share = macs / (macs + in_torch) if macs + in_torch else 0.0
@@ -78,23 +81,26 @@ class HybridNetwork:
 
         Args:
             inputs: As the model takes them; NumPy arrays give NumPy arrays.
-            out: Arrays to write to and to return; None makes new ones.
+            out: Arrays to write to and to return, of a network whose results are all float32; None makes new ones, each of its own memory.
 
         Raises:
-            ValueError: An input's shape is another than the example's.
+            ValueError: As ``CompiledModel`` raises it, or a result that ``out`` shall take is not float32.
         """
-        given = [torch.as_tensor(array) for array in inputs]
-        if (shapes := [tuple(tensor.shape) for tensor in given]) != self.shapes:
-            raise ValueError(f"the inputs have shapes {shapes}, the network was compiled for {self.shapes}; compile it for these.")
+        placed = taken(inputs, self.inputs)
+        if out is not None and self.no_floats:
+            raise ValueError(f"{', '.join(self.no_floats)}; out= takes float32 alone: leave it away, and new arrays are returned.")
+        outputs = None if out is None else written(out if isinstance(out, list | tuple) else [out], self.outputs, placed)
+        given = [as_tensor(one.array) for one in placed]
         with _threads(self.num_threads), torch.no_grad():
             results = self.module(*given)
-            if out is not None:
-                outputs = tuple(out) if isinstance(out, list | tuple) else (out,)
-                for array, result in zip(outputs, results, strict=True):
-                    torch.as_tensor(array).copy_(result)
+            if outputs is None:
+                own = apart(results, self.kept | {storage(tensor) for tensor in given})
+                arrays: tuple[Array, ...] = own if isinstance(inputs[0], Tensor) else tuple(result.numpy() for result in own)
             else:
-                outputs = tuple(results) if isinstance(inputs[0], Tensor) else tuple(np.asarray(result) for result in results)
-        return outputs[0] if len(outputs) == 1 else outputs
+                for one, result in zip(outputs, results, strict=True):
+                    as_tensor(one.array).copy_(result)
+                arrays = tuple(one.array for one in outputs)
+        return arrays[0] if len(arrays) == 1 else arrays
 
     def explain(self, *, num_runs: int = 0) -> Explanation:
         """Return a line for each kernel and each operator of PyTorch, in order; ``num_runs`` as ``CompiledNetwork`` has it."""
@@ -103,7 +109,7 @@ class HybridNetwork:
             watching = _Watching(self.module, _microseconds)
             with _threads(self.num_threads), torch.no_grad():
                 for number in range(NUM_WARMUP + num_runs):
-                    watching.run(*map(torch.zeros, self.shapes))
+                    watching.run(*(torch.zeros(port.shape) for port in self.inputs))
                     if number >= NUM_WARMUP:
                         taken = {node: taken.get(node, 0.0) + spent / num_runs for node, spent in watching.found.items()}
         lines: list[Line] = []
@@ -212,6 +218,10 @@ def _torch_line(node: fx.Node) -> Line:
     value = node.meta.get("val")
     shape = tuple(value.shape) if isinstance(value, Tensor) else ()
     return Line(stack[-1][0] if stack else "", str(node.target), shape, "", "torch", "PyTorch", 0, 0)
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    return [tensor for part in module.modules() for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Isa:
         registers: Vector registers.
         inline_loop: Whether the entry loop of F is written as one asm block: gcc 12 loses 8 to 24 % from vector types there.
         vectors: Vectors of filters a block may have, the best first.
-        efficiency: (vectors, channels of an entry) -> speed relative to the best; entries that lack are slower than all listed.
+        efficiency: (vectors, channels of an entry) -> speed relative to the best; all of ``vectors`` by 1 to 4 channels.
         winograd: Whether template W may take dense 3x3 layers; F computes them otherwise.
     """
 

@@ -137,6 +137,9 @@ def map_of(shape: Sequence[int], border: Border = NO_BORDER, line: int = LINE) -
         ValueError: It holds more than one sample, or has another rank.
     """
     if shape[0] != 1 or not 2 <= len(shape) <= 5:
-        raise ValueError(f"a tensor of shape {tuple(shape)} is no feature map of one sample.")
+        raise ValueError(
+            f"a tensor of shape {tuple(shape)} is no feature map of one sample, (1, channels, ...) with up to three axes behind; "
+            "compile the network with an example of one sample."
+        )
     depth, height, width = (1,) * (5 - len(shape)) + tuple(shape[2:])
     return Map(shape[1], (depth, height, width), border, line)

@@ -61,6 +61,22 @@ def placed(graph: Graph) -> Placed:
     return Placed(with_converters, _layouts(with_converters, on_map))
 
 
+def check_one_sample(graph: Graph) -> None:
+    """Check that layers over feature maps see one sample.
+
+    Raises:
+        ValueError: They see several; the message names the first layer, its shape and what to pass.
+    """
+    for node in graph:
+        shapes = [graph[name].shape for name in node.inputs[:1]]
+        if node.op in ON_MAPS and (several := [shape for shape in shapes if shape[0] != 1]):
+            given = ", ".join(str(source.shape) for source in graph.inputs)
+            raise ValueError(
+                f"{node.op} of {node.source or node.name} sees {several[0][0]} samples, {several[0]}, with an example of shape {given}; "
+                "native code of feature maps computes one: pass example[:1], and call what you get once for each sample."
+            )
+
+
 def _gives_map(node: Node, graph: Graph, readers: Mapping[str, list[Node]], on_map: Mapping[str, bool]) -> bool:
     """Return whether a node's result lies in a map."""
     if node.op in ON_MAPS:

@@ -15,11 +15,11 @@ from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa, detect
 from espalier.compiler.layouts import Map, Plain, lines, map_of
 from espalier.compiler.lowering.filters import TILE_OVERHEAD, Choice, Convolution, choose, lowered
-from espalier.compiler.lowering.panels import Panel, Planes, lowered_panels
 from espalier.compiler.lowering.places import access, stored
 from espalier.compiler.lowering.tiles import Tile
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.frames.machine import machine_lock
+from espalier.frames.panels import Panel, Planes, lowered_panels
 from espalier.storage import encode_bcrc
 
 TOLERANCE = 1e-4  # largest difference of an output / largest wanted one

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from espalier.compiler.isas import detect
-from espalier.compiler.lowering.panels import Panel
 from espalier.constraints import BlockRowsColumns, Target, as_frozen
 from espalier.frames.layer_kernels import Case, Layer, by_filters, by_panels, by_vector, drawn, errors_of, timed
+from espalier.frames.panels import Panel
 from espalier.steps.context import Context
 from espalier.steps.measuring import measures
 from espalier.steps.state import State

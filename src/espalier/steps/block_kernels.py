@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from espalier.compiler.isas import detect
-from espalier.compiler.lowering.panels import Panel, loads
 from espalier.constraints import BlockRowsColumns, Target
 from espalier.frames.layer_kernels import Case, Layer, by_filters, by_panels, choices, drawn, rule, timed
+from espalier.frames.panels import Panel, loads
 from espalier.steps.context import Context
 from espalier.steps.measuring import measures
 from espalier.steps.state import State

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused_with_both_sides(model: CompiledModel) -> N
     with pytest.raises(ValueError, match=r"takes 2 inputs \(x \(2, 37\), y \(1, 5\)\); 1 were passed"):
         model(x)
     with pytest.raises(
-        ValueError, match=r"input x has shape \(4, 37\), the network was compiled for \(2, 37\); pass batches of 2, or compile"
+        ValueError, match=r"input x has shape \(4, 37\), the network was compiled for \(2, 37\); pass 2 samples in each call"
     ):
         model(torch.zeros(4, 37), y)
     with pytest.raises(ValueError, match=r"input x has shape \(37, 2\), .* compile it again with an example of that shape"):

@@ -16,7 +16,7 @@ from espalier.compiler.lowering.functions import literal
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.loops import element, function, signature, walked, zeroed
 from espalier.compiler.lowering.nests import Run, nests
-from espalier.compiler.lowering.places import Access, access
+from espalier.compiler.lowering.places import Access, access, narrowed
 from espalier.compiler.lowering.runs import helpers
 from espalier.compiler.lowering.transposes import is_turned, turn_function, turned
 
@@ -177,7 +177,7 @@ def _set(run: Run, at: str, value: float) -> list[str]:
 def _gathered(before: Access, after: Access) -> Kernel:
     """Return the kernel that moves element by element as two tables say: of shapes whose axes have nothing in common."""
     order = np.argsort(after.places(), axis=None)
-    arrays = {"from": before.places().reshape(-1)[order].astype(np.int32), "to": after.places().reshape(-1)[order].astype(np.int32)}
+    arrays = {"from": narrowed(before.places().reshape(-1)[order]), "to": narrowed(after.places().reshape(-1)[order])}
     lines = [
         f"es_split({len(order)}, tid, c->threads, &begin, &end);",
         "for (long i = begin; i < end; ++i) y[to[i]] = x0[from[i]];",

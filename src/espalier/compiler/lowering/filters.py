@@ -22,6 +22,7 @@ from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
 from espalier.compiler.lowering.kernel import NAME, Kernel
+from espalier.compiler.lowering.places import narrowed
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
@@ -153,17 +154,13 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
-    """Return the bytes from a pixel of the input to each entry's."""
+    """Return the bytes from a pixel of the input to each entry's; raises as ``narrowed`` does."""
     kernel = tuple(layer.weight.shape[2:])
     along = np.stack(np.unravel_index(packed.positions, kernel))
     steps = np.array([d * s for d, s in zip(layer.dilation, source.strides, strict=True)])
     shift = -sum(p * s for p, s in zip(layer.padding, source.strides, strict=True))
     channel = np.array([source.channel(int(number)) for number in packed.channels], np.int64)
-    offsets = ((along * steps[:, None]).sum(0) + shift + channel) * 4
-    if offsets.size and np.abs(offsets).max() >= 2**31:
-        raise ValueError(f"a map of {source.line_stride * 4} bytes a line is too large for 32-bit offsets.")
-    narrow: np.ndarray = offsets.astype(np.int32)
-    return narrow
+    return narrowed(((along * steps[:, None]).sum(0) + shift + channel) * 4)
 
 
 def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:

@@ -115,6 +115,19 @@ def access(layout: Layout, shape: Sequence[int], *, whole: bool = False) -> Acce
     return Access(layout.origin, terms, Fill(1, int(channel[-1]) + 1, rest) if rest else None)
 
 
+def narrowed(offsets: np.ndarray) -> np.ndarray:
+    """Return offsets as kernels read them, in 32 bits.
+
+    Raises:
+        ValueError: One does not fit; the message gives it and the way out.
+    """
+    farthest = int(np.abs(offsets).max(initial=0))
+    if farthest >= 2**31:
+        raise ValueError(f"an offset of {farthest} does not fit 32 bits, so large is its feature map; compile it for a smaller example.")
+    narrow: np.ndarray = offsets.astype(np.int32)
+    return narrow
+
+
 def stored(value: Tensor, layout: Layout) -> np.ndarray:
     """Return a buffer of that layout that holds the tensor; zeros elsewhere."""
     buffer = np.zeros(layout.floats, np.float32)

@@ -11,6 +11,7 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Map
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.loops import added, block, function, signature
+from espalier.compiler.lowering.places import narrowed
 from espalier.compiler.lowering.rows import maps, over_rows, result_row, vectors
 
 
@@ -32,7 +33,7 @@ def lower_upsample(node: Node, inputs: Sequence[Layout], output: Layout, isa: Is
 
 def _nearest(source: Map, result: Map) -> Kernel:
     arrays = {
-        f"{index}_at": (nearest(before, after) * stride).astype(np.int32)
+        f"{index}_at": narrowed(nearest(before, after) * stride)
         for index, before, after, stride in zip(("z", "row", "column"), source.size, result.size, source.strides, strict=True)
         if after > 1 or index == "column"
     }
@@ -50,8 +51,8 @@ def _bilinear(source: Map, result: Map, isa: Isa, *, align_corners: bool) -> Ker
     line, arrays = vectors(result, isa), {}
     for name, axis in (("row", 1), ("column", 2)):
         low, high, share = neighbours(source.size[axis], result.size[axis], align_corners=align_corners)
-        arrays[f"{name}_low"] = (low * source.strides[axis]).astype(np.int32)
-        arrays[f"{name}_high"] = (high * source.strides[axis]).astype(np.int32)
+        arrays[f"{name}_low"] = narrowed(low * source.strides[axis])
+        arrays[f"{name}_high"] = narrowed(high * source.strides[axis])
         arrays[f"{name}_share"] = share
     number = "row" if result.size[1] > 1 else "0"
     pixel = [

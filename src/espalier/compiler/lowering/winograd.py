@@ -23,6 +23,7 @@ from espalier.compiler.lowering.filters import Convolution
 from espalier.compiler.lowering.filters_loop import Loop, emitted
 from espalier.compiler.lowering.functions import activated, keeps_zero
 from espalier.compiler.lowering.kernel import NAME, Kernel
+from espalier.compiler.lowering.places import narrowed
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, takes
 from espalier.compiler.lowering.winograd_transforms import functions, transformed
 
@@ -66,8 +67,7 @@ def _entries(shape: Shape, group: int) -> np.ndarray:
     """Return the bytes from a tile's first plane and channel to each run of ``group`` channels."""
     plane, channel = np.meshgrid(np.arange(shape.depth), np.arange(0, shape.channels, group), indexing="ij")
     floats = plane * shape.tile_plane + channel // LINE * shape.blocks.tiles * LINE + channel % LINE
-    entries: np.ndarray = (4 * floats).reshape(-1).astype(np.int32)
-    return entries
+    return narrowed(4 * floats.reshape(-1))
 
 
 def _weights(layer: Convolution, shape: Shape) -> np.ndarray:

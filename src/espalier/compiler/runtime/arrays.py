@@ -1,6 +1,6 @@
 """The caller's arrays: checked against what a network was compiled for, and read and written where they lie."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,27 @@ def written(outputs: Sequence[Any], ports: Sequence[Port], inputs: Sequence[Plac
     return found
 
 
+def as_tensor(array: Array) -> Tensor:
+    """Return an array as a tensor that shares its memory; one that must not be written is copied."""
+    if isinstance(array, Tensor):
+        return array
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def storage(tensor: Tensor) -> int:
+    """Return the address of the memory that a tensor is a view of."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def apart(results: Sequence[Tensor], known: Collection[int]) -> tuple[Tensor, ...]:
+    """Return the results, those copied that lie in ``known`` storages or in that of another result."""
+    own: list[Tensor] = []
+    for result in results:
+        shared = storage(result) in known or storage(result) in map(storage, own)
+        own.append(result.clone() if shared else result)
+    return tuple(own)
+
+
 def _check(arrays: Sequence[Any], ports: Sequence[Port], side: str, verb: str) -> None:
     if len(arrays) != len(ports):
         raise ValueError(f"the network {verb} {len(ports)} {side}s ({', '.join(map(str, ports))}); {len(arrays)} were passed.")
@@ -95,5 +116,5 @@ def _check(arrays: Sequence[Any], ports: Sequence[Port], side: str, verb: str) -
 
 def _way_out(array: Array, port: Port) -> str:
     if array.ndim == len(port.shape) > 1 and tuple(array.shape[1:]) == port.shape[1:]:
-        return f"pass batches of {port.shape[0]}, or compile it with an example of {array.shape[0]} samples"
+        return f"pass {'one sample' if port.shape[0] == 1 else f'{port.shape[0]} samples'} in each call"
     return "compile it again with an example of that shape"
