@@ -203,7 +203,7 @@ def test_other_threads_are_another_search(network: tuple[Net, Tensor], monkeypat
 
 @pytest.mark.parametrize(
     "name",
-    ["searching.py", "trials.py", "isas.py", "layouts.py", "emission.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
+    ["searching.py", "trials.py", "isas.py", "layouts.py", "parts.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
 )
 def test_other_code_is_another_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, read = tuning._code.__wrapped__(), Path.read_text
