@@ -18,7 +18,7 @@ from espalier.compiler import compile_model, searching, trials, tuning
 from espalier.compiler.compiling import lowered_model
 from espalier.compiler.isas import detect
 from espalier.compiler.lowering import filters_search
-from espalier.compiler.lowering.filters import Choice
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.templates import Way, first_ways, lowered_by, near_ways

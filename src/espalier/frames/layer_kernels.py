@@ -14,7 +14,8 @@ from espalier.compiler.alone import Alone, Kernels
 from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa, detect
 from espalier.compiler.layouts import Map, Plain, lines, map_of
-from espalier.compiler.lowering.filters import TILE_OVERHEAD, Choice, Convolution, choose, lowered
+from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.filters_rule import TILE_OVERHEAD, Choice, choose
 from espalier.compiler.lowering.panels import Panel, Planes, lowered_panels
 from espalier.compiler.lowering.places import access, stored
 from espalier.compiler.lowering.tiles import Tile

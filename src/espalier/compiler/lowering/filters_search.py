@@ -14,7 +14,8 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines, lines
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer, lower_conv, lower_linear
 from espalier.compiler.lowering.depthwise import is_depthwise
-from espalier.compiler.lowering.filters import Choice, Convolution
+from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.knobs import knobs_of
 from espalier.compiler.lowering.site import Site

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
-from espalier.compiler.lowering.filters import Choice, Convolution, choose
+from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
 
