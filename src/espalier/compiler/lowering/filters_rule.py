@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
 STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
-TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels: two weight loads are about one FMA each
+CHANNELS = (4, 3, 2, 1)  # gN
+WEIGHT_LOADS = 1.5  # cost of a tile of one vector beside its pixels, in pixels: blocks are compared by it
+TILE_OVERHEAD = 0.6  # the same for each vector of a block, where tiles of one block are compared: two weight loads are about one FMA each
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,25 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], line: int
     """
     shape = tuple(layer.weight.shape)
     best: tuple[float, Choice] | None = None
-    for vectors in isa.vectors:
-        if vectors * isa.lanes > max(isa.lanes, -(-shape[0] // isa.lanes) * isa.lanes):
-            continue
-        for channels in (4, 3, 2, 1):
-            if (channels == 3) != (shape[1] == 3) or (line % channels and channels != 3) or channels > shape[1] or shape[1] % channels:
-                continue
-            entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
-            a_tile = tile.pixels * (1 + 1.5 / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
-            loads = entries * channels * vectors
-            first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
-            cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
-            if best is None or cost < best[0]:
-                best = cost, Choice(vectors, channels, tile)
+    for vectors, channels in block_shapes(layer, isa, line):
+        entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
+        tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
+        a_tile = tile.pixels * (1 + WEIGHT_LOADS / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
+        loads = entries * channels * vectors
+        first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
+        cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
+        if best is None or cost < best[0]:
+            best = cost, Choice(vectors, channels, tile)
     assert best is not None
     return best[1]
+
+
+def block_shapes(layer: "Convolution", isa: Isa, line: int) -> list[tuple[int, int]]:
+    """Return the vectors of filters and the gN that blocks of a layer may have; arguments as of ``choose``."""
+    filters, channels = layer.weight.shape[:2]
+    vectors = [number for number in isa.vectors if (number - 1) * isa.lanes < filters]
+    groups = [n for n in CHANNELS if channels % n == 0 and ((n == 3) == (channels == 3)) and (n == 3 or line % n == 0)]
+    return [(number, group) for number in vectors for group in groups]
 
 
 def split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int], tile: Tile) -> bool:
