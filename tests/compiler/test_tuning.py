@@ -18,7 +18,7 @@ from espalier.compiler import compile_model, searching, trials, tuning
 from espalier.compiler.compiling import lowered_model
 from espalier.compiler.isas import detect
 from espalier.compiler.lowering import filters_search
-from espalier.compiler.lowering.filters import Choice
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.templates import Way, first_ways, lowered_by, near_ways
@@ -203,7 +203,7 @@ def test_other_threads_are_another_search(network: tuple[Net, Tensor], monkeypat
 
 @pytest.mark.parametrize(
     "name",
-    ["searching.py", "trials.py", "isas.py", "layouts.py", "emission.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
+    ["searching.py", "trials.py", "isas.py", "layouts.py", "parts.py", "filters_loop.py", "espalier_runtime.h", "espalier_pool.c"],
 )
 def test_other_code_is_another_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, read = tuning._code.__wrapped__(), Path.read_text

@@ -1,10 +1,10 @@
 """Kernels alone: several in one library, run and timed by turns on one thread, without a network around them.
 
 Times are those of the thread on its CPU, so that neighbours on a shared machine, which interrupt the longest kernels most, don't count.
-Everything a kernel reads is warm: each is run once before its clock starts.
+Everything a kernel reads is warm: each is run once before its clock starts. ``trials`` times candidates of one layer as a network runs
+them, by all threads and behind whoever wrote their input, which is another clock around other calls.
 """
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from espalier.compiler.isas import Isa
-from espalier.compiler.lowering.kernel import NAME, Kernel
+from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.parts import HEADERS, Parts
 from espalier.compiler.runtime.building import build
+from espalier.compiler.runtime.emitted import HEADER, network_header
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import aligned_blob
 
-ALIGNED = 64  # bytes
-HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n#include "network.h"\n\n'
 RUN = """#include <time.h>
 
 void es_load_zero(float *arena) { (void)arena; }
@@ -112,59 +112,15 @@ class Kernels:
         return float(seconds[0]), result[:floats]
 
     def _emitted(self, isa: Isa) -> tuple[dict[str, str], bytes]:
-        names: dict[str, str] = {}
-        files, prototypes, cases = {}, [], []
-        blob = _Blob()
-        for number, part in enumerate(self.parts):
-            kernel = part.kernel
-            if kernel.source not in names:
-                name = names[kernel.source] = f"es_k{len(names)}"
-                files[f"kernel_{len(names) - 1}.c"] = HEADERS + kernel.source.replace(NAME, name)
-                types = ["const struct es_context *c", "int tid", "const float *x", "float *y"]
-                types += [f"const {_type(array)} *" for array in kernel.arrays.values()]
-                prototypes.append(f"void {name}({', '.join(types)});")
-            source, *arrays = [blob.pointer(array) for array in (part.source, *kernel.arrays.values())]
-            arguments = ", ".join(["c", "tid", source, "c->arena", *arrays])
-            cases.append(f"    case {number}: {names[kernel.source]}({arguments}); break;")
-        head = "static void es_one(const struct es_context *c, int tid, int which)"
-        one = "\n".join([head, "{", "  switch (which) {", *cases, "  }", "}"])
-        files["network.c"] = f"{HEADERS}{one}\n\n{RUN}"
-        files["network.h"] = _header(prototypes, self._most, max(part.kernel.scratch_floats for part in self.parts), blob.size, isa)
-        return files, b"".join(blob.parts)
-
-
-class _Blob:
-    """Arrays one after the other; the same array is stored once."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.size = 0
-        self._starts: dict[int, tuple[int, np.ndarray]] = {}
-
-    def pointer(self, array: np.ndarray) -> str:
-        """Return the C expression of an array's address."""
-        if id(array) not in self._starts:
-            raw = np.ascontiguousarray(array).tobytes()
-            self._starts[id(array)] = self.size, array  # held, so that no other array takes its id
-            self.parts.append(raw + bytes(-len(raw) % ALIGNED) or bytes(ALIGNED))
-            self.size += len(self.parts[-1])
-        return f"(const {_type(array)} *)(c->weights + {self._starts[id(array)][0]})"
-
-
-def _type(array: np.ndarray) -> str:
-    return {"float32": "float", "int32": "int32_t"}[str(array.dtype)]
-
-
-def _header(prototypes: Sequence[str], most_floats: int, most_scratch: int, blob_bytes: int, isa: Isa) -> str:
-    info = json.dumps(json.dumps({"isa": isa.name, "inputs": [[3]], "outputs": [[1], [most_floats]]}))
-    return f"""#include "espalier_runtime.h"
-#define ES_NUM_INPUTS 1
-#define ES_NUM_OUTPUTS 2
-#define ES_INPUT_FLOATS {{3}}
-#define ES_OUTPUT_FLOATS {{1, {most_floats}}}
-#define ES_ARENA_FLOATS {most_floats}
-#define ES_SCRATCH_FLOATS {most_scratch}
-#define ES_WEIGHTS_FLOATS {blob_bytes // 4}
-#define ES_INFO {info}
-{chr(10).join(prototypes)}
-"""
+        parts = Parts()
+        calls = [parts.call(part.kernel, [parts.blob.pointer(part.source)], "c->arena") for part in self.parts]
+        cases = [f"    case {number}: {call} break;" for number, call in enumerate(calls)]
+        one = ["static void es_one(const struct es_context *c, int tid, int which)", "{", "  switch (which) {", *cases, "  }", "}"]
+        header = network_header(
+            {"isa": isa.name, "inputs": [[3]], "outputs": [[1], [self._most]]},
+            arena_floats=self._most,
+            scratch_floats=max(part.kernel.scratch_floats for part in self.parts),
+            weights_bytes=parts.blob.size,
+            prototypes=parts.prototypes,
+        )
+        return {**parts.files(), HEADER: header, "network.c": "\n".join([HEADERS, *one, "", RUN])}, parts.blob.bytes()

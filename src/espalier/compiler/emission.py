@@ -1,21 +1,15 @@
 """A program as C files and one blob of constants (the runtime's headers say what they may use)."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from espalier.compiler.layouts import Map, Plain
-from espalier.compiler.lowering.kernel import NAME
+from espalier.compiler.parts import HEADERS, Parts
 from espalier.compiler.program import Program, Step
+from espalier.compiler.runtime.emitted import HEADER, network_header
 from espalier.compiler.watching import ALL as WATCH_ALL
 from espalier.compiler.watching import TEXT as WATCH
 from espalier.compiler.watching import watched
-
-ALIGNED = 64  # bytes: each array of the blob begins at a multiple
-HEADERS = '#include <stdint.h>\n#include <string.h>\n\n#include "espalier_isa.h"\n#include "espalier_runtime.h"\n\n'
-
 
 TICKS = """#ifdef ES_PROFILE /* a build of its own: seconds of each step, barriers included, added up over runs */
 #include <time.h>
@@ -35,30 +29,6 @@ static double es_now(void)
 """
 
 
-@dataclass
-class Blob:
-    """Constants one after the other; equal arrays are stored once."""
-
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-    known: dict[tuple[str, bytes], int] = field(default_factory=dict)
-
-    def add(self, array: np.ndarray) -> int:
-        """Return the first byte of the array, which is appended where it is new."""
-        raw = np.ascontiguousarray(array).tobytes()
-        key = (array.dtype.str, raw) if len(raw) < 1 << 16 else (array.dtype.str, str(len(self.parts)).encode())
-        if key not in self.known:
-            self.known[key] = self.size
-            padded = raw + bytes(-len(raw) % ALIGNED) or bytes(ALIGNED)
-            self.parts.append(padded)
-            self.size += len(padded)
-        return self.known[key]
-
-    def bytes(self) -> bytes:
-        """Return all of it."""
-        return b"".join(self.parts)
-
-
 @dataclass(frozen=True)
 class Emitted:
     """What the C compiler and the loader take.
@@ -76,44 +46,32 @@ class Emitted:
 
 def emitted(program: Program) -> Emitted:
     """Return the C files of a program; equal kernels share one function."""
-    functions: dict[str, str] = {}
-    blob, files, calls, prototypes = Blob(), {}, [], []
+    parts = Parts()
+    calls: list[str] = []
     for number, step in enumerate(program.steps):
-        source = step.kernel.source
-        if source not in functions:
-            name = f"es_k{len(functions)}"
-            functions[source] = name
-            files[f"kernel_{len(functions) - 1}.c"] = HEADERS + '#include "network.h"\n\n' + source.replace(NAME, name)
-            prototypes.append(_prototype(step, name))
-        calls += [*_call(step, functions[source], program, blob), f"ES_TICK({number});"]
+        calls += [*_call(step, program, parts), f"ES_TICK({number});"]
     info = _info(program)
-    files["network.h"] = _header(program, prototypes, blob.size, info)
-    files["network.c"] = _network(program, calls)
-    return Emitted(files, blob.bytes(), info)
+    header = network_header(
+        info,
+        arena_floats=program.plan.floats,
+        scratch_floats=max((step.kernel.scratch_floats for step in program.steps), default=0),
+        weights_bytes=parts.blob.size,
+        prototypes=parts.prototypes,
+    )
+    files = {**parts.files(), HEADER: header, "network.c": _network(program, calls)}
+    return Emitted(files, parts.blob.bytes(), info)
 
 
-def _prototype(step: Step, name: str) -> str:
-    inputs = [f"const float *x{number}" for number in range(max(1, len(step.node.inputs)) if step.node.op != "constant" else 0)]
-    arrays = [f"const {_type(array)} *" for array in step.kernel.arrays.values()]
-    return f"void {name}({', '.join(['const struct es_context *c', 'int tid', *inputs, 'float *y', *arrays])});"
-
-
-def _type(array: np.ndarray) -> str:
-    return {"float32": "float", "int32": "int32_t"}[str(array.dtype)]
-
-
-def _call(step: Step, name: str, program: Program, blob: Blob) -> list[str]:
+def _call(step: Step, program: Program, parts: Parts) -> list[str]:
     node = step.node
-    places = [blob.add(array) for array in step.kernel.arrays.values()]
-    spans = [(place, array.nbytes) for place, array in zip(places, step.kernel.arrays.values(), strict=True)]
+    spans = [(parts.blob.add(array), array.nbytes) for array in step.kernel.arrays.values()]
     lines = [watched(step, program, spans)]
     if node.name in program.plan.zeroed:
         lines.append(f"{_border_function(program, node.name)}(c, tid);")
     inputs = [f"c->arena + {program.place(source)}" for source in node.inputs]
     if node.op == "input":
         inputs = [f"c->inputs[{node['index']}]"]
-    arrays = [f"(const {_type(array)} *)(c->weights + {place})" for array, place in zip(step.kernel.arrays.values(), places, strict=True)]
-    lines.append(f"{name}({', '.join(['c', 'tid', *inputs, f'c->arena + {program.place(node.name)}', *arrays])});")
+    lines.append(parts.call(step.kernel, inputs, f"c->arena + {program.place(node.name)}"))
     lines.append("es_barrier(c->team, tid);")
     return lines
 
@@ -168,9 +126,7 @@ def _network(program: Program, calls: Sequence[str]) -> str:
         ]
     body = "\n".join(f"  {line}" for line in ["ES_TICK_START;", *calls, WATCH_ALL, *outputs])
     borders = "\n".join(_border_functions(program))
-    return f"""{HEADERS}#include "network.h"
-
-/* The arena comes zeroed, which is what borders and the channels that fill a line want. */
+    return f"""{HEADERS}/* The arena comes zeroed, which is what borders and the channels that fill a line want. */
 void es_load_zero(float *arena)
 {{
   (void)arena;
@@ -185,38 +141,6 @@ void es_run_thread(const struct es_context *c, int tid)
 {body}
 }}
 """
-
-
-def _header(program: Program, prototypes: Sequence[str], blob_bytes: int, info: Mapping[str, object]) -> str:
-    graph = program.graph
-    text = json.dumps(info).replace("\\", "\\\\").replace('"', '\\"')
-    sizes_in = ", ".join(str(_floats(node.shape)) for node in graph.inputs)
-    sizes_out = ", ".join(str(_floats(graph[name].shape)) for name in graph.outputs)
-    return f"""#ifndef ESPALIER_NETWORK_H
-#define ESPALIER_NETWORK_H
-
-#include "espalier_runtime.h"
-
-#define ES_NUM_INPUTS {len(graph.inputs)}
-#define ES_NUM_OUTPUTS {len(graph.outputs)}
-#define ES_INPUT_FLOATS {{{sizes_in}}}
-#define ES_OUTPUT_FLOATS {{{sizes_out}}}
-#define ES_ARENA_FLOATS {program.plan.floats}
-#define ES_SCRATCH_FLOATS {max((step.kernel.scratch_floats for step in program.steps), default=0)}
-#define ES_WEIGHTS_FLOATS {blob_bytes // 4}
-#define ES_INFO "{text}"
-
-void es_load_zero(float *arena);
-void es_run_thread(const struct es_context *c, int tid);
-
-{chr(10).join(prototypes)}
-
-#endif
-"""
-
-
-def _floats(shape: Sequence[int]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
 
 
 def _info(program: Program) -> dict[str, object]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from espalier.compiler.lowering.filters import Choice
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.filters_search import SCHEDULE
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.program import Program, site_of

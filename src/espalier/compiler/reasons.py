@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from espalier.compiler.layouts import Lines, lines
-from espalier.compiler.lowering.filters import CLAMPED, Choice
+from espalier.compiler.lowering.filters import CLAMPED
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.runtime.probing import Ceilings

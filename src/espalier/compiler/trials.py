@@ -6,7 +6,6 @@ the second caches, other data passes through these before that, so that the laye
 The clock runs over the kernel and the barrier behind it.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +15,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from espalier.compiler.emission import HEADERS, Blob
 from espalier.compiler.layouts import Layout, Map
-from espalier.compiler.lowering.kernel import NAME, Kernel
+from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.places import stored
 from espalier.compiler.lowering.site import Site
+from espalier.compiler.parts import HEADERS, Parts
 from espalier.compiler.runtime.building import build
+from espalier.compiler.runtime.emitted import HEADER, network_header
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.devices import num_cores
 
 MOST_REPEATS = 256
 SEED = 0
-C_TYPES = {"float32": "float", "int32": "int32_t"}
 RUN = """#include <time.h>
 
-{headers}#include "network.h"
-
-void es_load_zero(float *arena) {{ (void)arena; }}
+{headers}void es_load_zero(float *arena) {{ (void)arena; }}
 
 static double now(void)
 {{
@@ -93,10 +90,10 @@ class Trial:
         self.num_floats = site.output.floats
         self.seconds_of = np.zeros(MOST_REPEATS, np.float32)
         self.result = np.zeros(self.num_floats, np.float32)
-        blob = Blob()
+        parts = Parts()
         with tempfile.TemporaryDirectory(prefix="espalier-trial-") as folder:
-            library = build(_sources(site, kernels, blob, num_threads, other_bytes), site.isa.name, cache=Path(folder))
-            self.native = CompiledModel(library, np.frombuffer(blob.bytes(), np.uint8), num_threads=num_threads)
+            library = build(_sources(site, kernels, parts, num_threads, other_bytes), site.isa.name, cache=Path(folder))
+            self.native = CompiledModel(library, np.frombuffer(parts.blob.bytes(), np.uint8), num_threads=num_threads)
 
     def output(self, number: int) -> NDArray[np.float32]:
         """Return what a kernel gives, as its buffer lies in memory, from a buffer of zeros."""
@@ -123,7 +120,7 @@ class Trial:
         self.close()
 
 
-def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob, num_threads: int, other_bytes: int) -> dict[str, str]:
+def _sources(site: Site, kernels: Sequence[Kernel], parts: Parts, num_threads: int, other_bytes: int) -> dict[str, str]:
     """Return the C files: as many of kernels as the compiler has cores, because most of a small file's time is its headers'."""
     places, floats = [], 0
     for layout in (*site.inputs, site.output):
@@ -132,39 +129,27 @@ def _sources(site: Site, kernels: Sequence[Kernel], blob: Blob, num_threads: int
     *inputs, y = places
     other, other_floats = floats, other_bytes // 4
     floats += num_threads * other_floats
-    cases, prototypes, files = [], [], {}
-    num_files = min(len(kernels), num_cores())
-    bodies: list[list[str]] = [[] for _ in range(num_files)]
-    for number, kernel in enumerate(kernels):
-        name = f"es_k{number}"
-        types = [C_TYPES[str(array.dtype)] for array in kernel.arrays.values()]
-        arrays = [f"(const {kind} *)(c->weights + {blob.add(array)})" for kind, array in zip(types, kernel.arrays.values(), strict=True)]
-        parameters = [*(f"const float *x{k}" for k in range(len(inputs))), "float *y", *(f"const {kind} *" for kind in types)]
-        prototypes.append(f"void {name}(const struct es_context *c, int tid, {', '.join(parameters)});")
-        arguments = ", ".join([*(f"c->arena + {place}" for place in inputs), "y", *arrays])
-        cases.append(f"      case {number}: {name}(c, tid, {arguments}); break;")
-        bodies[number % num_files].append(kernel.source.replace(NAME, name))
-    for number, body in enumerate(bodies):
-        files[f"kernel_{number}.c"] = "\n".join([f'{HEADERS}#include "network.h"\n', *body])
-    takes = "\n".join(_take(k, place, layout) for k, (place, layout) in enumerate(zip(inputs, site.inputs, strict=True), 1))
-    sizes = [layout.floats for layout in site.inputs]
-    shapes = {"inputs": [[2], *([size] for size in sizes)], "outputs": [[MOST_REPEATS], [site.output.floats]]}
-    info = json.dumps(json.dumps({"isa": site.isa.name, **shapes}))
-    files["network.h"] = f"""#include "espalier_runtime.h"
-#define ES_NUM_INPUTS {1 + len(sizes)}
-#define ES_NUM_OUTPUTS 2
-#define ES_INPUT_FLOATS {{{", ".join(map(str, [2, *sizes]))}}}
-#define ES_OUTPUT_FLOATS {{{MOST_REPEATS}, {site.output.floats}}}
-#define ES_ARENA_FLOATS {floats}
-#define ES_SCRATCH_FLOATS {max(kernel.scratch_floats for kernel in kernels)}
-#define ES_WEIGHTS_FLOATS {blob.size // 4}
-#define ES_INFO {info}
-{chr(10).join(prototypes)}
-"""
-    files["network.c"] = RUN.format(
-        headers=HEADERS, other=other, other_floats=other_floats, takes=takes, y=y, y_floats=site.output.floats, cases="\n".join(cases)
+    calls = [parts.call(kernel, [f"c->arena + {place}" for place in inputs], "y") for kernel in kernels]
+    cases = [f"      case {number}: {call} break;" for number, call in enumerate(calls)]
+    takes = [_take(number, place, layout) for number, (place, layout) in enumerate(zip(inputs, site.inputs, strict=True), 1)]
+    shapes = {"inputs": [[2], *([layout.floats] for layout in site.inputs)], "outputs": [[MOST_REPEATS], [site.output.floats]]}
+    header = network_header(
+        {"isa": site.isa.name, **shapes},
+        arena_floats=floats,
+        scratch_floats=max(kernel.scratch_floats for kernel in kernels),
+        weights_bytes=parts.blob.size,
+        prototypes=parts.prototypes,
     )
-    return files
+    run = RUN.format(
+        headers=HEADERS,
+        other=other,
+        other_floats=other_floats,
+        takes="\n".join(takes),
+        y=y,
+        y_floats=site.output.floats,
+        cases="\n".join(cases),
+    )
+    return {**parts.files(num_cores()), HEADER: header, "network.c": run}
 
 
 def _take(number: int, place: int, layout: Layout) -> str:

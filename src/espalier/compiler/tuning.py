@@ -35,7 +35,7 @@ from espalier.progress import late_bar
 LOG = logging.getLogger(__name__)
 BUDGET_S = 120.0  # a network of fifty layers, half of them alike, needs about that on two cores
 FILE = "tuning.json"
-CODE = ("bcrc.py", "emission.py", "isas.py", "layouts.py", "searching.py", "trials.py")  # beside templates, runtime and flags
+CODE = ("bcrc.py", "isas.py", "layouts.py", "parts.py", "searching.py", "trials.py")  # beside templates, runtime and flags
 DIGEST_LENGTH = 24
 
 

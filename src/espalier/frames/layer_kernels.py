@@ -14,9 +14,10 @@ from espalier.compiler.alone import Alone, Kernels
 from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa, detect
 from espalier.compiler.layouts import Map, Plain, lines, map_of
-from espalier.compiler.lowering.filters import TILE_OVERHEAD, Choice, Convolution, choose, lowered
+from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.filters_rule import TILE_OVERHEAD, Choice, choose
 from espalier.compiler.lowering.places import access, stored
-from espalier.compiler.lowering.tiles import Tile
+from espalier.compiler.lowering.tiles import tiles_of
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.frames.machine import machine_lock
 from espalier.frames.panels import Panel, Planes, lowered_panels
@@ -145,7 +146,6 @@ def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:
     Left out are entries of so many channels that zeros outweigh what is saved.
     """
     source, result = (lines(layout) for layout in layer.maps)
-    _, height, width = result.size
     convolution = layer.convolution
     shape = tuple(convolution.weight.shape)
     work: dict[tuple[int, int], int] = {}
@@ -156,10 +156,10 @@ def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:
                 work[vectors, channels] = int(needed.sum()) * channels * vectors
     found = [rule(layer, isa)]
     for vectors, channels in [knobs for knobs, slots in work.items() if slots <= WASTE * min(work.values())]:
-        most = isa.pixels(vectors)
-        tiles = [Tile(r, c) for r in range(1, min(height, most) + 1) for c in range(1, min(width, most // r) + 1)]
-        tiles.sort(key=lambda tile: (tile.slots(result.size) * (1 + TILE_OVERHEAD * vectors / tile.pixels), abs(tile.rows - tile.columns)))
-        found += [Choice(vectors, channels, tile) for tile in tiles[:count]]
+        tiles = tiles_of(result.size, isa.pixels(vectors))
+        load = TILE_OVERHEAD * vectors
+        costs = {tile: (tile.slots(result.size) * (1 + load / tile.pixels), abs(tile.rows - tile.columns)) for tile in tiles}
+        found += [Choice(vectors, channels, tile) for tile in sorted(costs, key=costs.__getitem__)[:count]]
     return list(dict.fromkeys(found))
 
 

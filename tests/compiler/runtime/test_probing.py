@@ -1,12 +1,10 @@
 """The ceilings of this machine are in the range of machines, and are measured once."""
 
-import json
-
 import pytest
 import toy
 
 from espalier.compiler.runtime import probing
-from espalier.compiler.runtime.building import HERE, build
+from espalier.compiler.runtime.building import build
 from espalier.compiler.runtime.probing import probe
 
 
@@ -54,9 +52,7 @@ def test_multiply_adds_are_not_optimised_away() -> None:
 
 
 def test_our_c_has_no_warnings(isa: str) -> None:
-    info = json.dumps(json.dumps({"isa": isa, "inputs": [], "outputs": []}))
-    header = probing.HEADER.format(floats=64, threads=1, info=info)
-    assert build({"network.h": header, "network.c": (HERE / "probing.c").read_text()}, isa, flags=toy.STRICT).exists()
+    assert build(probing._sources(isa, 64), isa, flags=toy.STRICT).exists()
 
 
 def test_caches_that_the_system_does_not_tell_are_guessed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain, lines
-from espalier.compiler.lowering.filters import Choice, Convolution, lowered
+from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.compiler.lowering.winograd import lowered_winograd

@@ -2,7 +2,7 @@
 
 Blocks of filters share a list of kept columns (``bcrc.Packed``), so that a pruned layer runs the loop of a dense one over fewer entries.
 Tiles are the outer loop and blocks the inner one, because the tile's input stays in L2 while the blocks pass; blocks whose weights exceed
-``RESIDENT_BYTES`` are taken in portions, and each portion passes over all tiles.
+``Choice.resident_bytes`` are taken in portions, and each portion passes over all tiles.
 
 Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filters, are left to ``filters_finish``.
 """
@@ -16,18 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espalier.compiler.bcrc import Packed, needed_entries, pack
+from espalier.compiler.bcrc import Packed, pack
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
+from espalier.compiler.lowering.filters_rule import Choice, choose, split_by_filters
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.places import narrowed
-from espalier.compiler.lowering.tiles import Tile, best_tile
+from espalier.compiler.lowering.tiles import Tile
 
-RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
-STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
-TILE_OVERHEAD = 0.6  # cost of a tile beside its pixels, in pixels: two weight loads are about one FMA each
 CLAMPED = (None, "relu", "relu6")  # activations applied in registers
 
 SPLIT = f"""/* This thread's blocks: as many entries for each thread as whole blocks allow, the same ones on every call. */
@@ -78,56 +76,6 @@ class Convolution:
         """Return D, H and W of what is convolved for a result of ``size``."""
         depth, height, width = size
         return depth, height * self.side, width * self.side
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The blocks of a layer: knobs of template F.
-
-    Args:
-        vectors: Vectors of filters a block has.
-        channels: gN.
-        tile: Pixels a call computes.
-        by_filters: Whether threads share out filters, not pixels; None asks ``_split_by_filters``.
-        resident_bytes: Weights of a portion of blocks, which passes over all tiles before the next one does.
-    """
-
-    vectors: int
-    channels: int
-    tile: Tile
-    by_filters: bool | None = None
-    resident_bytes: int = RESIDENT_BYTES
-
-
-def choose(layer: Convolution, isa: Isa, size: tuple[int, int, int], line: int) -> Choice:
-    """Return the blocks that should be fastest: fewest multiplications, stored zeros included, over the speed of such blocks.
-
-    Weights that do not stay in L2 come from L3 with the first tile, which takes no less time than they do.
-
-    Args:
-        layer: The layer.
-        isa: Instruction set.
-        size: D, H, W that are computed, before any pool.
-        line: Channels of a line of the input.
-    """
-    shape = tuple(layer.weight.shape)
-    best: tuple[float, Choice] | None = None
-    for vectors in isa.vectors:
-        if vectors * isa.lanes > max(isa.lanes, -(-shape[0] // isa.lanes) * isa.lanes):
-            continue
-        for channels in (4, 3, 2, 1):
-            if (channels == 3) != (shape[1] == 3) or (line % channels and channels != 3) or channels > shape[1] or shape[1] % channels:
-                continue
-            entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-            tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
-            a_tile = tile.pixels * (1 + 1.5 / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
-            loads = entries * channels * vectors
-            first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
-            cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
-            if best is None or cost < best[0]:
-                best = cost, Choice(vectors, channels, tile)
-    assert best is not None
-    return best[1]
 
 
 def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | None, isa: Isa, choice: Choice | None = None) -> Kernel:
@@ -228,7 +176,7 @@ def _passes(
     extra, residual_tile = (
         ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
     )
-    by_filters = _split_by_filters(packed, source, size, tile) if choice.by_filters is None else choice.by_filters
+    by_filters = split_by_filters(packed, source, size, tile) if choice.by_filters is None else choice.by_filters
     if by_filters:
         split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
     else:
@@ -295,13 +243,3 @@ def _windows(tile: Tile, side: int) -> tuple[tuple[int, ...], ...]:
     return tuple(
         tuple((plane * tile.rows + row + down) * tile.columns + column + right for down, right in inside) for plane, row, column in corners
     )
-
-
-def _split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int], tile: Tile) -> bool:
-    """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map.
-
-    A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half.
-    """
-    map_bytes = 4 * source.channels * math.prod(size)
-    outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
-    return packed.num_blocks > 1 and (outweigh or tile.slots(size) // tile.pixels < 4)

@@ -5,30 +5,27 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from espalier.compiler.bcrc import needed_entries
-from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Lines, lines
+from espalier.compiler.layouts import lines
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer, lower_conv, lower_linear
 from espalier.compiler.lowering.depthwise import is_depthwise
-from espalier.compiler.lowering.filters import Choice, Convolution
+from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_rule import WEIGHT_LOADS, Choice, block_shapes
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.knobs import knobs_of
 from espalier.compiler.lowering.site import Site
-from espalier.compiler.lowering.tiles import Tile
+from espalier.compiler.lowering.tiles import Tile, tiles_of
 
 SCHEDULE: Mapping[str, Sequence[Any]] = {
     "by_filters": (False, True),
     "resident_bytes": (96 << 10, 192 << 10, 384 << 10, 768 << 10, 1536 << 10),
 }
-CHANNELS = (4, 3, 2, 1)  # gN
 MOST_FIRST = 32  # blocks and tiles tried for a layer
 MOST_OF_BLOCKS = 10  # tiles tried for blocks of one shape
-WEIGHT_LOADS = 1.5  # cost of a tile of one vector beside its pixels, in pixels
-Size = tuple[int, int, int]  # D, H, W
 FAR = 1.6  # estimated times beyond the best estimate from which nothing is tried
 
 
@@ -44,11 +41,11 @@ def first_choices(site: Site) -> list[dict[str, Any]]:
     layer = _layer(site)
     source, size = lines(site.inputs[0]), layer.computed(lines(site.output).size)
     ranked: list[tuple[float, Choice]] = []
-    for vectors, channels in block_shapes(layer, site.isa, source):
+    for vectors, channels in block_shapes(layer, site.isa, source.line):
         filters = vectors * site.isa.lanes
         entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=filters, group_channels=channels).sum())
         speed = site.isa.efficiency[vectors, channels]
-        tiles = sorted(_tiles(size, site.isa.pixels(vectors), layer.side), key=lambda tile: _slots(tile, size, vectors))
+        tiles = sorted(tiles_of(size, site.isa.pixels(vectors), layer.side), key=lambda tile: _slots(tile, size, vectors))
         for tile in tiles[:MOST_OF_BLOCKS]:
             cost = entries * channels * vectors * _slots(tile, size, vectors) / speed
             ranked.append((cost, Choice(vectors, channels, tile)))
@@ -74,20 +71,12 @@ def lower_choice(site: Site, knobs: Mapping[str, Any]) -> Kernel:
     """
     choice, layer = _choice(knobs), _layer(site)
     source, size = lines(site.inputs[0]), layer.computed(lines(site.output).size)
-    if (choice.vectors, choice.channels) not in block_shapes(layer, site.isa, source):
+    if (choice.vectors, choice.channels) not in block_shapes(layer, site.isa, source.line):
         raise ValueError(f"a layer of {site.node.shape} has no blocks of {choice.vectors} vectors and {choice.channels} channels")
-    if choice.tile not in _tiles(size, site.isa.pixels(choice.vectors), layer.side):
+    if choice.tile not in tiles_of(size, site.isa.pixels(choice.vectors), layer.side):
         raise ValueError(f"a map of {size} has no tile of {choice.tile}")
     lower = lower_conv if site.node.op == "conv" else lower_linear
     return lower(site.node, site.inputs, site.output, site.isa, site.graph, choice)
-
-
-def block_shapes(layer: Convolution, isa: Isa, source: Lines) -> list[tuple[int, int]]:
-    """Return the vectors of filters and the gN that blocks of a layer may have."""
-    filters, channels = layer.weight.shape[:2]
-    vectors = [number for number in isa.vectors if (number - 1) * isa.lanes < filters]
-    groups = [n for n in CHANNELS if channels % n == 0 and ((n == 3) == (channels == 3)) and (n == 3 or source.line % n == 0)]
-    return [(number, group) for number in vectors for group in groups]
 
 
 def _layer(site: Site) -> Convolution:
@@ -101,15 +90,6 @@ def _choice(knobs: Mapping[str, Any]) -> Choice:
     return choice
 
 
-def _tiles(size: Size, most_pixels: int, step: int) -> Iterator[Tile]:
-    """Yield every tile that the registers hold and the map covers, rows and columns multiples of ``step``."""
-    depth, height, width = size
-    for rows in range(step, min(height, most_pixels // step) + 1, step):
-        for columns in range(step, min(width, most_pixels // rows) + 1, step):
-            for planes in range(1, min(depth, most_pixels // (rows * columns)) + 1):
-                yield Tile(rows, columns, planes)
-
-
-def _slots(tile: Tile, size: Size, vectors: int) -> float:
+def _slots(tile: Tile, size: tuple[int, int, int], vectors: int) -> float:
     """Return the pixels computed, and what tiles cost beside them, in pixels."""
     return tile.slots(size) + math.prod(tile.counts(size)) * WEIGHT_LOADS / vectors

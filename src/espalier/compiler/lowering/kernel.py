@@ -21,7 +21,7 @@ class Kernel:
         macs: Multiply-adds of one call, stored zeros included.
         detail: What ``explain`` says of it, such as ``gM=32 gN=4 tile=1x14``.
         scratch_floats: What each thread needs at ``c->scratch + tid * c->scratch_floats``; a multiple of 16.
-        choice: Its knobs as its template has them, such as ``filters.Choice``; None where there was nothing to choose.
+        choice: Its knobs as its template has them, such as ``filters_rule.Choice``; None where there was nothing to choose.
     """
 
     template: str

@@ -4,6 +4,7 @@ Ragged edges are covered by moving the last tile back over the one before it: so
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -39,6 +40,15 @@ class Tile:
         return math.prod(self.counts(size)) * self.pixels
 
 
+def tiles_of(size: tuple[int, int, int], most_pixels: int, step: int = 1) -> Iterator[Tile]:
+    """Yield every tile that the registers hold and the map covers; arguments as of ``best_tile``."""
+    depth, height, width = size
+    for rows in range(step, min(height, most_pixels // step) + 1, step):
+        for columns in range(step, min(width, most_pixels // rows) + 1, step):
+            for planes in range(1, min(depth, most_pixels // (rows * columns)) + 1):
+                yield Tile(rows, columns, planes)
+
+
 def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1) -> Tile:
     """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them.
 
@@ -50,11 +60,7 @@ def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, 
         overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
         step: What rows and columns must be multiples of.
     """
-    depth, height, width = size
-    candidates = [
-        Tile(rows, columns, planes)
-        for rows in range(step, min(height, most_pixels // step) + 1, step)
-        for columns in range(step, min(width, most_pixels // rows) + 1, step)
-        for planes in range(1, min(depth, most_pixels // (rows * columns)) + 1)
-    ]
-    return min(candidates, key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)))
+    return min(
+        tiles_of(size, most_pixels, step),
+        key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)),
+    )

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from espalier.compiler.isas import Isa
-from espalier.compiler.layouts import Lines
-from espalier.compiler.lowering.filters import Choice, Convolution, choose
+from espalier.compiler.layouts import LINE, Lines
+from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
 
 LEAST = 32  # channels and filters, below which nothing was measured: the entry loop becomes short, the transforms weigh more
-L2_BYTES = 3 * 1024 * 1024  # of weights that two cores hold between them
-L3_BYTES = 64 * 1024 * 1024  # of weights that a machine shared with others keeps there
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,25 @@ class Costs:
     """What time an instruction set needs, in multiply-adds of the entry loop.
 
     Args:
-        transform: For a line of 16 channels at one position of the transform domain, in or out.
+        transform: For a line of channels at one position of the transform domain, in or out.
         near: For a byte of weights from L3.
         far: For one from memory.
         margin: How much cheaper than F a layer must be.
+        l2_bytes: Of weights that the machine they are fitted to, two cores, holds in its second caches.
+        l3_bytes: Of weights that it, shared with others, keeps in its third.
     """
 
     transform: float
     near: float
     far: float
     margin: float
+    l2_bytes: int = 3 << 20
+    l3_bytes: int = 64 << 20
 
 
 # avx512 is fitted to 2-D layers of 64 to 512 channels on maps from 4x4 to 56x56 and to C3D's, with 2 threads of a Xeon that has 2 MB of L2
-# a core. The other sets multiply 2 and 8 times more slowly there, while bytes take as long; some 2-D layers of each were timed.
+# a core. The other sets multiply 2 and 8 times more slowly there, while bytes take as long; some 2-D layers of each were timed. Caches are
+# that machine's, whatever compiles and with however many threads, so that a network gives the same C everywhere; tuning asks the machine.
 COSTS: Mapping[str, Costs] = {
     "avx512": Costs(transform=150, near=2.2, far=5.6, margin=1.15),
     "avx2": Costs(transform=150, near=1.1, far=2.8, margin=1.15),
@@ -62,7 +66,7 @@ def winograd_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) -
     filters, channels, depth = layer.weight.shape[:3]
     shape = Shape(blocks, result.size, depth, channels, filters, isa.lanes)
     copies = (blocks.planes + depth - 1) / blocks.planes
-    lines = shape.lines * copies + -(-filters // 16)
+    lines = shape.lines * copies + -(-filters // LINE)
     transforms = math.prod(shape.grid) * result.size[0] * lines * shape.transform.positions * costs.transform
     passes = max(1.0, shape.num_groups / blocks.groups)
     return shape.macs + transforms + _streamed(weight_bytes(layer, blocks.size), passes, costs)
@@ -78,4 +82,4 @@ def filters_cost(layer: Convolution, result: Lines, isa: Isa, choice: Choice) ->
 
 
 def _streamed(weights: int, passes: float, costs: Costs) -> float:
-    return passes * weights * (0.0 if weights <= L2_BYTES else costs.near if weights <= L3_BYTES else costs.far)
+    return passes * weights * (0.0 if weights <= costs.l2_bytes else costs.near if weights <= costs.l3_bytes else costs.far)

@@ -6,6 +6,7 @@ worth knowing.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,42 @@ def _ports(facts: Sequence[Any], side: str) -> tuple[Port, ...]:
     """Return ports from names and shapes, or from bare shapes, which are numbered."""
     named = [fact if isinstance(fact, Mapping) else {"name": f"{side}{number}", "shape": fact} for number, fact in enumerate(facts)]
     return tuple(Port(str(port["name"]), tuple(map(int, port["shape"]))) for port in named)
+
+
+def network_header(
+    info: Mapping[str, Any], *, arena_floats: int, scratch_floats: int = 0, weights_bytes: int = 0, prototypes: Sequence[str] = ()
+) -> str:
+    """Return the text of ``network.h``.
+
+    Args:
+        info: What the network says of itself; its inputs and outputs are bare shapes.
+        arena_floats: Size of the arena.
+        scratch_floats: What each thread needs beside it.
+        weights_bytes: Size of the blob.
+        prototypes: Of the kernels' functions.
+    """
+    sizes = {side: [math.prod(shape) for shape in info[side]] for side in ("inputs", "outputs")}
+    lines = [
+        "#ifndef ESPALIER_NETWORK_H",
+        "#define ESPALIER_NETWORK_H",
+        "",
+        '#include "espalier_runtime.h"',
+        "",
+        f"#define ES_NUM_INPUTS {len(sizes['inputs'])}",
+        f"#define ES_NUM_OUTPUTS {len(sizes['outputs'])}",
+        f"#define ES_INPUT_FLOATS {{{', '.join(map(str, sizes['inputs']))}}}",
+        f"#define ES_OUTPUT_FLOATS {{{', '.join(map(str, sizes['outputs']))}}}",
+        f"#define ES_ARENA_FLOATS {arena_floats}",
+        f"#define ES_SCRATCH_FLOATS {scratch_floats}",
+        f"#define ES_WEIGHTS_FLOATS {weights_bytes // 4}",
+        f"#define ES_INFO {json.dumps(json.dumps(info))}",
+        "",
+        *prototypes,
+        "",
+        "#endif",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def emitted_info(folder: Path) -> Info:

@@ -3,7 +3,6 @@
 Measured with the runtime, threads and flags of compiled networks. Whoever calls sees to it that the machine is otherwise idle.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from espalier.compiler.isas import detect
 from espalier.compiler.runtime.building import HERE, build
+from espalier.compiler.runtime.emitted import HEADER, network_header
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.toolchain import known_isa
 from espalier.compiler.runtime.weights import aligned_blob
@@ -26,17 +26,6 @@ SAMPLES = 5
 UNKNOWN_CACHES = {2: 1 << 20, 3: 8 << 20}  # bytes, where the system does not say
 MIN_DRAM_BYTES, MAX_DRAM_BYTES = 256 << 20, 1 << 30
 MAX_THREADS = 1024
-LANES = {"avx512": 16, "avx2": 8, "generic": 4}
-HEADER = """#include "espalier_runtime.h"
-#define ES_NUM_INPUTS 2
-#define ES_NUM_OUTPUTS 2
-#define ES_INPUT_FLOATS {{3, {floats}}}
-#define ES_OUTPUT_FLOATS {{1, {threads}}}
-#define ES_ARENA_FLOATS 1
-#define ES_SCRATCH_FLOATS 0
-#define ES_WEIGHTS_FLOATS 0
-#define ES_INFO {info}
-"""
 
 
 @dataclass(frozen=True)
@@ -107,17 +96,16 @@ def _memory(num_floats: int) -> NDArray[np.float32]:
 
 
 def _opened(isa: str, memory: NDArray[np.float32], num_threads: int) -> CompiledModel:
-    inputs, outputs = [[3], [len(memory)]], [[1], [MAX_THREADS]]
-    info = json.dumps(json.dumps({"isa": isa, "inputs": inputs, "outputs": outputs}))
-    sources = {
-        "network.h": HEADER.format(floats=len(memory), threads=MAX_THREADS, info=info),
-        "network.c": (HERE / "probing.c").read_text(encoding="utf-8"),
-    }
-    return CompiledModel(build(sources, isa), aligned_blob(b""), num_threads=num_threads)
+    return CompiledModel(build(_sources(isa, len(memory)), isa), aligned_blob(b""), num_threads=num_threads)
+
+
+def _sources(isa: str, num_floats: int) -> dict[str, str]:
+    info = {"isa": isa, "inputs": [[3], [num_floats]], "outputs": [[1], [MAX_THREADS]]}
+    return {HEADER: network_header(info, arena_floats=1), "network.c": (HERE / "probing.c").read_text(encoding="utf-8")}
 
 
 def _gflops(model: CompiledModel, memory: NDArray[np.float32], isa: str) -> float:
-    return 2e-9 * LANES[isa] * CHAINS * STEPS * model.num_threads * _repeats_a_second(model, memory, MULTIPLY_ADDS, 0)
+    return 2e-9 * known_isa(isa).lanes * CHAINS * STEPS * model.num_threads * _repeats_a_second(model, memory, MULTIPLY_ADDS, 0)
 
 
 def _gb_s(model: CompiledModel, memory: NDArray[np.float32], num_bytes: int) -> float:
