@@ -84,6 +84,7 @@ class Case:
         zero_border: Whether the borders of the inputs are zeros that may be read, as of a convolution's; else they are NaN.
         lower: Returns its kernel; None takes that of ``LOWERINGS``.
         tolerance: Largest difference, relative to the largest result.
+        fills: Whether the channels that fill the last line of a map must be zero; F leaves whatever its last vector has there, or nothing.
     """
 
     op: str
@@ -96,6 +97,7 @@ class Case:
     zero_border: bool = False
     lower: Callable[..., Kernel] | None = None
     tolerance: float = TOLERANCE
+    fills: bool = True
 
     def kernel(self, isa: Isa) -> Kernel:
         """Return the kernel of the operator."""
@@ -152,15 +154,18 @@ def compare(case: Case, kernel: Kernel, function: Callable[..., None], threads: 
         function(ctypes.byref(context), ctypes.c_int(tid), *pointers)
     for buffer, old in zip((*given, *arrays), before, strict=True):
         assert np.array_equal(buffer, old, equal_nan=True), f"an operand changed: {told}"
-    wanted = expected(case)
-    untouched = np.isnan(wanted)
+    wanted, written, untouched = expected(case)
     assert np.isnan(inside(result)[untouched]).all(), f"written beside the result: {told}"
     for buffer in (result, scratch):
         assert np.isnan(np.r_[buffer[:GUARD], buffer[len(buffer) - GUARD :]]).all(), f"written outside the buffer: {told}"
-    got, wanted = inside(result)[~untouched], wanted[~untouched]
-    difference = np.subtract(got, wanted, where=got != wanted, out=np.zeros_like(wanted))  # equal infinities have none
+    got, wanted = inside(result)[written], wanted[written]
+    compared = np.isfinite(wanted)
+    assert np.array_equal(got[~compared], wanted[~compared], equal_nan=True), f"other NaN or infinities: {told}"
+    got, wanted = got[compared], wanted[compared]
+    assert np.isfinite(got).all(), f"NaN or infinities of its own: {told}"
+    difference = got - wanted
     error = np.abs(difference).max(initial=0)
-    assert error <= case.tolerance * max(1.0, np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), f"differs by {error}: {told}"
+    assert error <= case.tolerance * max(1.0, np.abs(wanted).max(initial=0)), f"differs by {error}: {told}"
 
 
 def held(x: Tensor, layout: Layout, *, zero_border: bool) -> np.ndarray:
@@ -170,11 +175,20 @@ def held(x: Tensor, layout: Layout, *, zero_border: bool) -> np.ndarray:
     return guarded(values)
 
 
-def expected(case: Case) -> np.ndarray:
-    """Return the result's buffer: NaN where nothing may be written."""
-    values = np.full(case.output.floats, UNTOUCHED, np.float32)
+def expected(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the result's buffer, where it must be so, and where nothing may be written.
+
+    What fills the last line of a map must be zeros where ``fills`` says so, else it may be anything.
+    """
+    values, written = np.full(case.output.floats, UNTOUCHED, np.float32), np.zeros(case.output.floats, bool)
     place(case.wanted, case.output, values)
-    return values
+    tensor = access(case.output, tuple(case.wanted.shape))
+    written[tensor.places()] = True
+    untouched = ~written
+    if tensor.fill is not None:
+        filling = tensor.filling().places()
+        untouched[filling], written[filling] = False, case.fills
+    return values, written, untouched
 
 
 def place(x: Tensor, layout: Layout, values: np.ndarray) -> None:

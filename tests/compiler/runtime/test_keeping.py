@@ -13,6 +13,7 @@ import toy
 from espalier.compiler.runtime import keeping
 from espalier.compiler.runtime.building import build
 from espalier.compiler.runtime.keeping import make_room
+from espalier.compiler.runtime.loading import Library
 
 HOUR_S = 3600
 
@@ -50,7 +51,9 @@ def test_what_was_used_a_moment_ago_stays_however_full_it_is(cache: Path) -> Non
 def test_a_library_that_is_asked_for_again_is_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build(toy.sources(), "generic", cache=cache).parent
     os.utime(path / "build.json", (time.time() - HOUR_S,) * 2)
-    assert build(toy.sources(), "generic", cache=cache).parent == path
+    again = build(toy.sources(), "generic", cache=cache)
+    assert again.parent == path
+    assert Library(again).info.isa == "generic"
     assert time.time() - (path / "build.json").stat().st_mtime < HOUR_S / 2
 
 
@@ -58,8 +61,39 @@ def test_a_new_library_pushes_out_old_ones(cache: Path, monkeypatch: pytest.Monk
     old = entry(cache, 1, hours=1)
     monkeypatch.setenv("ESPALIER_CACHE_GB", "1e-6")
     path = build(toy.sources(), "generic", cache=cache)
-    assert path.exists()
+    assert Library(path).info.isa == "generic"
     assert not old.exists()
+
+
+def test_an_entry_that_is_asked_for_while_it_goes_comes_back(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = build(toy.sources(), "generic", cache=cache)
+    os.utime(library.parent / "build.json", (time.time() - HOUR_S,) * 2)
+    rename = Path.rename
+
+    def asked_for_first(path: Path, target: Path) -> Path:
+        keeping.mark_used(path)  # as another process does, which looked at the entry before it went and loads it next
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", asked_for_first)
+    assert make_room(cache, 1) == []
+    assert Library(library).info.isa == "generic"
+    assert list(cache.iterdir()) == [library.parent]
+
+
+def test_an_entry_does_not_come_back_over_one_that_was_made_meanwhile(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, rename = entry(cache, 1, hours=1), Path.rename
+
+    def made_behind(path: Path, target: Path) -> Path:
+        keeping.mark_used(path)
+        moved = rename(path, target)
+        if path == old:
+            (entry(cache, 1, hours=0) / "new").write_text("")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", made_behind)
+    make_room(cache, 1)
+    assert (old / "new").exists()
+    assert list(cache.iterdir()) == [old]
 
 
 @pytest.mark.parametrize("size", ["much", "0", "-1", "inf", "nan"])
@@ -84,7 +118,7 @@ def test_a_killed_build_harms_nobody_and_is_swept_up_later(cache: Path, tmp_path
     process.wait()
     (left,) = cache.iterdir()
     made = build(toy.sources(), "generic", cache=cache)
-    assert made.exists()
+    assert Library(made).info.isa == "generic"
     assert left.exists()  # another process might still be at work in it
     os.utime(left, (time.time() - 2 * keeping.ABANDONED_S,) * 2)
     assert make_room(cache, 10**9) == [left]

@@ -136,7 +136,9 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         loops.append(emitted(f"{NAME}_last", replace(loop, vectors=last_vectors), isa))
     calls = _calls(packed, choice, result, residual, last_vectors, finished=bool(behind), ragged=bool(rest))
     buffer = f"float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));" if behind else ""
-    return "\n".join([*filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, calls, buffer)])
+    return "\n".join(
+        ["#include <math.h>\n", *filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, calls, buffer)]
+    )
 
 
 def _calls(

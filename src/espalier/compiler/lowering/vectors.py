@@ -32,7 +32,9 @@ def lowered_vector(layer: Convolution, source: Lines, result: Lines, residual: L
     add = "" if residual is None else f"sum += es_load_first(r + t * {residual.strides[2]} + p * {isa.lanes}, used);\n      "
     activation = "" if layer.activation is None else f"sum = {activated('sum', layer.settings, layer.activation)};\n      "
     extra = "" if residual is None else ", const float *r"
-    text = f"""{SPLIT}
+    text = f"""#include <math.h>
+
+{SPLIT}
 void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{

@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +79,7 @@ def make_room(root: Path, limit: int) -> list[Path]:
     for entry in entries:
         if held <= limit or now - entry.used < FRESH_S:
             break
-        used_since = now - _modified(entry.path / MANIFEST) < FRESH_S
-        if not used_since and _removed(entry.path):
+        if not _fresh(entry.path) and _removed(entry.path, unless=_fresh):
             held -= entry.num_bytes
             gone.append(entry.path)
     return gone
@@ -103,13 +103,22 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _removed(path: Path) -> bool:
-    """Take a folder out of the cache and delete it; return whether this process did."""
+def _fresh(entry: Path) -> bool:
+    """Return whether an entry was asked for a moment ago."""
+    return time.time() - _modified(entry / MANIFEST) < FRESH_S
+
+
+def _removed(path: Path, unless: Callable[[Path], bool] = lambda _: False) -> bool:
+    """Take a folder out of the cache and delete it, unless it then shows that it must stay; return whether this process did."""
     name = path.name if path.name.startswith(".") else f".{path.name}"
     aside = path.with_name(f"{name[:25]}.{uuid.uuid4().hex[:12]}")
     try:
         path.rename(aside)
     except OSError:
         return False
+    if unless(aside):
+        with contextlib.suppress(OSError):  # another process has made it anew
+            aside.rename(path)
+            return False
     shutil.rmtree(aside, ignore_errors=True)
     return True
