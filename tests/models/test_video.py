@@ -135,3 +135,10 @@ def test_released_configurations_give_their_rates(file: str, macs_g: float, rate
 def test_a_clip_too_small_for_the_pools_says_so() -> None:
     with pytest.raises(ValueError, match=r"model.frames=8, model.side=112; .*16 or more"):
         C3D(width=0.125, num_classes=4, in_channels=3, frames=8, side=112, dropout=0.5)
+
+
+@pytest.mark.parametrize("name", ["c3d", "r2plus1d_18"])
+@pytest.mark.parametrize("width", [0.0, -1.0, float("nan")])
+def test_a_width_that_leaves_no_channels_is_refused(name: str, width: float) -> None:
+    with pytest.raises(ValueError, match=rf"model.width={width}; it is a factor on the channels, above 0"):
+        video(name, width=width)

@@ -22,13 +22,15 @@ class C3D(nn.Module):
         dropout: Share of the hidden units that training leaves out, from 0 to below 1.
 
     Raises:
-        ValueError: Clips are too small for the pools.
+        ValueError: Clips are too small for the pools, or the width is not above 0.
     """
 
     def __init__(self, *, width: float, num_classes: int, in_channels: int, frames: int, side: int, dropout: float) -> None:
         super().__init__()
         if min(frames, side) < 16:
             raise ValueError(f"model.frames={frames}, model.side={side}; C3D halves both four times, so that each is 16 or more.")
+        if not width > 0:
+            raise ValueError(f"model.width={width}; it is a factor on the channels, above 0, and 1 is the published network.")
         layers: dict[str, nn.Module] = {}
         channels_in = in_channels
         for name, filters in PLAN.items():

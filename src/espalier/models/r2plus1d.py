@@ -17,10 +17,15 @@ class R2Plus1D(nn.Module):
         width: Factor on the channels, above 0; 1 is the published network.
         num_classes: Classes, the outputs of the network.
         in_channels: Channels of the clips.
+
+    Raises:
+        ValueError: The width is not above 0.
     """
 
     def __init__(self, *, width: float, num_classes: int, in_channels: int) -> None:
         super().__init__()
+        if not width > 0:
+            raise ValueError(f"model.width={width}; it is a factor on the channels, above 0, and 1 is the published network.")
         plan = [max(1, round(width * channels)) for channels in STAGES]
         middle, channels_in = max(1, round(width * STEM_MIDDLE)), plan[0]
         self.stem = nn.Sequential(
