@@ -37,6 +37,25 @@ def test_zeros_count_in_macs_but_not_in_effective_ones(layer: nn.Module, shape: 
     assert counts.macs_effective == macs * (weight.numel() - weight.numel() // 2) // weight.numel()
 
 
+class Shared(nn.Module):
+    """Two modules around one convolution, which the second calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.first, self.second = nn.Sequential(nn.ReLU(), conv), nn.Sequential(conv)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_a_parameter_that_modules_share_is_counted_once_and_used_twice() -> None:
+    counts = workload(Shared(), torch.zeros(1, 4, 6, 6))
+    assert counts.weight_names == ("first.1.weight",)
+    assert counts.weights == counts.parameters == 4 * 4 * 9
+    assert counts.macs == counts.macs_effective == 2 * 4 * 4 * 9 * 36
+
+
 def test_an_example_of_two_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="2 samples"):
         workload(nn.Linear(2, 2), torch.zeros(2, 2))

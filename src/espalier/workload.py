@@ -101,9 +101,11 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
 
 
 def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:
-    """Return the operators of a program that ``exported`` made of ``model``."""
-    named = program.graph_signature.inputs_to_parameters
+    """Return the operators of a program that ``exported`` made of ``model``; a shared parameter goes by the first of its names."""
     parameters = dict(model.named_parameters())
+    first = {id(parameter): name for name, parameter in parameters.items()}
+    names = {alias: first[id(parameter)] for alias, parameter in model.named_parameters(remove_duplicate=False)}
+    named = {given: names[name] for given, name in program.graph_signature.inputs_to_parameters.items()}
     return tuple(_operator(node, named, parameters) for node in program.graph.nodes if node.op == "call_function")
 
 
