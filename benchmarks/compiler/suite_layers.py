@@ -1,4 +1,4 @@
-"""The layers of the compiler's studies, and one contest over a layer: other engines' dense code beside our code, dense and at several rates.
+"""The layers of the compiler's studies, and one contest over a layer: other engines' dense code beside our code, dense and pruned.
 
 Our dense code takes part twice. ``dense`` is template F at rate 1, the kernel of the sparse layers with nothing left out: the share of a
 rate that becomes speed is counted against it. ``dense (as compiled)`` is what a user gets of a dense layer, Winograd's filtering where the
