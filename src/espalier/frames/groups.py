@@ -1,8 +1,8 @@
 """The groups of weights that a CPU's fp32 kernels like best, filters x channels, by feature flags.
 
 Lanes hold filters, and one broadcast pixel serves them all, so a block of filters fills one or two vectors; its entries come in fours of
-channels that lie side by side in the map. Measured on AVX-512, where two vectors of filters came closer to the peak than one; the other groups
-are two vectors of filters as well. ``espalier bench group=FxC`` measures another one.
+channels that lie side by side in the map. Measured on AVX-512, where two vectors of filters came closer to the peak than one; the other
+groups are two vectors of filters as well. ``espalier bench group=FxC`` measures another one.
 """
 
 from collections.abc import Collection

@@ -39,8 +39,8 @@ def ablation(
     """Time a pruned convolution row by row, with rows grouped, with loads shared, with searched knobs; and dense (grim, claims 6 and 7).
 
     Recorded by rate: the four times, the gain of each step over the one before, loads of inputs row by row over those of the format with
-    loads shared (counted on the mask, not in the kernel), and the speed-up over our dense kernel, both with the knobs of the rule, over the rate. Weights and masks are random; every block keeps
-    as many columns.
+    loads shared (counted on the mask, not in the kernel), and the speed-up over our dense kernel, both with the knobs of the rule, over the
+    rate. Weights and masks are random; every block keeps as many columns.
 
     Args:
         state: Any state; its weights stay as they are.
