@@ -1,32 +1,41 @@
 """From which rate sparse code beats the best dense engine: structure x layer x threads.
 
-    python benchmarks/compiler/break_even.py                         # 13 layers, 1 and 2 threads, 15 minutes; goes on where it stood
+    python benchmarks/compiler/break_even.py                         # 7 layers, 1 and 2 threads, under 9 minutes; goes on where it stood
+    python benchmarks/compiler/break_even.py --only '*' --rates 2 4 8 16        # all 13 layers, up to 16x
     python benchmarks/compiler/break_even.py --only '256-256*_2t' --again
 
-Our code of each structure is measured at rates 2 to 16, and dense; the break-even is where its time, a straight line between measured rates
-on logarithmic axes, meets that of the best dense engine and stays below. The report shows the result as a page.
+Our code of each structure is measured at several rates, and template F dense; the break-even is where its time, a straight line between
+measured rates on logarithmic axes, meets that of the best dense engine and stays below. The best dense engine is the fastest of the peers
+and of our own dense code as compiled. The report shows the result as a page.
 """
 
 import argparse
 import math
 from collections.abc import Mapping, Sequence
 
-from suite_layers import LAYERS, PEERS, contest
+from suite_layers import AS_COMPILED, LAYERS, LEFT_OUT, PEERS, RATE_ONE, contest, machine_state, median_ms
 from suite_results import Entry, arguments, cell, facts, measure_all, origin, table
 
 from espalier.constraints import STRUCTURES, Structure
 from espalier.devices import num_cores
 
-ENGINES = (*PEERS, "espalier-dense")  # the last is ours as it compiles dense layers by itself, Winograd's filtering included
-RATES = (2.0, 4.0, 8.0, 16.0)
+RATES = (2.0, 4.0, 8.0)
 THREADS = (1, 2)
 TRIED: dict[str, Structure] = {  # on a 3-D layer the block-punched ones are KGS
-    "block_punched 16x4": STRUCTURES["block_punched"].sized((16, 4)),
     "block_punched 32x4": STRUCTURES["block_punched"].sized((32, 4)),
     "block_column 16": STRUCTURES["block_column"].sized((16,)),
     "filter": STRUCTURES["filter"],
     "unstructured": STRUCTURES["unstructured"],
 }
+TAKEN = (  # by default, one of each kind: large and small maps, many and few filters, 1x1 and 3-D
+    "64-64_3x3_56x56",
+    "256-256_3x3_14x14",
+    "512-512_3x3_4x4",
+    "256-64_1x1_56x56",
+    "512-2048_1x1_7x7",
+    "96-576_1x1_14x14",
+    "512-512_3x3x3_4x14x14",
+)
 
 
 def break_even(points: Sequence[tuple[float, float]], dense_ms: float) -> float | None:
@@ -53,55 +62,68 @@ def measured(name: str, asked: argparse.Namespace) -> Entry:
     masked = {f"{structure} {rate:g}x": (TRIED[structure], rate) for structure in TRIED for rate in asked.rates}
     settings = {"peers": asked.engines, "num_runs": asked.runs, "budget_s": asked.budget_s}
     found = contest(LAYERS[layer], masked, num_threads=int(threads.removesuffix("t")), **settings)
-    peer_ms = found["peers_ms"].get(found["best_peer"])
-    return {**facts(), "layer": layer, **found, "structures": {one: _of(one, found["ours"], peer_ms) for one in TRIED}}
+    best_ms = None if found["best_dense"] is None else found["best_dense"]["ms"]
+    return {**facts(), "layer": layer, **found, "structures": {one: _of(one, found["ours"], best_ms) for one in TRIED}}
 
 
-def _of(structure: str, ours: Mapping[str, Entry], peer_ms: float | None) -> Entry:
-    """Return the points of one structure, the dense one first, and where they break even; the key is missing where nothing was timed."""
-    names = ["dense", *(name for name in ours if name.rpartition(" ")[0] == structure)]
-    points = [(ours[name]["rate"], ours[name]["ms"]) for name in names if ours[name]["ms"] is not None]
+def _of(structure: str, ours: Mapping[str, Entry], best_ms: float | None) -> Entry:
+    """Return the points of one structure, F at rate 1 first, and where they break even; the key is missing where nothing was timed."""
+    names = [RATE_ONE, *(name for name in ours if name.rpartition(" ")[0] == structure)]
+    points = [(ours[name]["rate"], ms) for name in names if (ms := median_ms(ours[name])) is not None]
     found: Entry = {"points": points}
-    return found if peer_ms is None or not points else {**found, "break_even": break_even(points, peer_ms)}
+    return found if best_ms is None or not points else {**found, "break_even": break_even(points, best_ms)}
 
 
 def page(entries: Mapping[str, Entry]) -> list[str]:
     """Return the page."""
     told = dict.fromkeys(f"- {peer}: {reason}" for entry in entries.values() for peer, reason in entry["reasons"].items())
+    missing = [layer for layer in LAYERS if layer not in {entry["layer"] for entry in entries.values()}]
     lines = [
         "# Break-even",
         "",
         *origin(entries),
-        "Written by benchmarks/compiler/break_even.py.",
+        "Batch 1, fp32; written by benchmarks/compiler/break_even.py.",
         "",
-        "Measured: the rate from which on our sparse code is faster than the best dense engine, between measured rates by a straight line",
-        "on logarithmic axes. 1: our code is as fast without pruning; *never*: not up to the highest rate; -: not measured. Unstructured",
-        "masks run as groups filled with zeros, filter masks as smaller dense layers.",
+        "Measured: the rate from which on our sparse code is faster than the best dense engine, the fastest of the peers and of our own",
+        f"dense code as compiled (*espalier, {AS_COMPILED}*); between measured rates by a straight line on logarithmic axes. 1: our",
+        "template F is as fast without pruning; *not up to*: slower at the highest rate measured of this structure; -: not measured.",
+        "Unstructured masks run as groups filled with zeros, filter masks as smaller dense layers. *moved*: the CPUs changed places",
+        "meanwhile.",
+        "",
+        LEFT_OUT,
+        *([f"Layers of the suite that are not measured here: {', '.join(missing)}; `--only` takes them."] if missing else []),
     ]
+    head = ["layer", "best dense engine", "ms", "own F at rate 1", "own as compiled", *TRIED, "fork-join ns", "moved", "others' CPUs"]
     for threads in dict.fromkeys(entry["num_threads"] for entry in entries.values()):
         rows = [_row(entry) for entry in entries.values() if entry["num_threads"] == threads]
         title = f"## {threads} thread{'s' if threads > 1 else ''}"
-        lines += ["", title, "", *table(["layer", "best dense engine", "ms", "ours dense", *TRIED], rows)]
+        lines += ["", title, "", *table(head, rows)]
     return [*lines, *(["", "Who took no part:", "", *told] if told else [])]
 
 
 def _row(entry: Entry) -> list[str]:
-    peer = entry["peers_ms"].get(entry["best_peer"])
-    rates = [entry["structures"].get(structure, {}).get("break_even", math.nan) for structure in TRIED]
-    return [entry["layer"], entry["best_peer"] or "-", cell(peer), cell(entry["ours"]["dense"]["ms"]), *map(_rate, rates)]
+    best = entry["best_dense"] or {"name": "-", "ms": None}
+    own = [cell(median_ms(entry["ours"][name])) for name in (RATE_ONE, AS_COMPILED)]
+    rates = [_rate(entry["structures"].get(structure, {})) for structure in TRIED]
+    return [entry["layer"], best["name"], cell(best["ms"]), *own, *rates, *machine_state(entry)]
 
 
-def _rate(rate: float | None) -> str:
-    return "never" if rate is None else "-" if math.isnan(rate) else f"{rate:.2g}"
+def _rate(found: Entry) -> str:
+    """Return a structure's break-even, or up to which of its own rates there is none."""
+    if "break_even" not in found:
+        return "-"
+    highest = max(rate for rate, _ in found["points"])
+    return f"not up to {highest:.2g}" if found["break_even"] is None else f"{found['break_even']:.2g}"
 
 
 def main() -> None:
     """Measure the entries that are asked."""
     parser = arguments(__doc__, "break_even")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
-    parser.add_argument("--engines", nargs="+", default=ENGINES, help="Dense engines.")
-    parser.add_argument("--runs", type=int, default=20, help="Rounds of each entry, at least 10.")
-    parser.add_argument("--budget-s", type=float, default=15.0, help="Seconds of an entry after which no further round begins.")
+    parser.add_argument("--engines", nargs="+", default=PEERS, help="Peers.")
+    parser.add_argument("--runs", type=int, default=12, help="Rounds of each entry, at least 10.")
+    parser.add_argument("--budget-s", type=float, default=8.0, help="Seconds of an entry after which no further round begins.")
+    parser.set_defaults(only=[f"{layer}_*" for layer in TAKEN])
     asked = parser.parse_args()
     names = [f"{layer}_{threads}t" for layer in LAYERS for threads in THREADS if threads <= num_cores()]
     measure_all(names, lambda name: measured(name, asked), page, asked)

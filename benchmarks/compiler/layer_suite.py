@@ -1,6 +1,6 @@
 """Single layers: GFLOP/s of our code at rates 1, 4, 8 and 16, the share of the rate that becomes speed, and the best of other engines.
 
-    python benchmarks/compiler/layer_suite.py                        # 13 layers, under 8 minutes; goes on where it stood
+    python benchmarks/compiler/layer_suite.py                        # 13 layers, under 7 minutes; goes on where it stood
     python benchmarks/compiler/layer_suite.py --only '256-256*' --again
 
 2-D layers are block-punched, 3-D layers KGS, in the groups that this machine's kernels like. The layers are those of the kernel study.
@@ -9,7 +9,7 @@
 import argparse
 from collections.abc import Mapping
 
-from suite_layers import LAYERS, PEERS, contest
+from suite_layers import AS_COMPILED, LAYERS, LEFT_OUT, PEERS, RATE_ONE, contest, machine_state, median_ms
 from suite_results import Entry, arguments, cell, facts, measure_all, origin, table
 
 from espalier.constraints import STRUCTURES
@@ -30,8 +30,10 @@ def measured(name: str, asked: argparse.Namespace) -> Entry:
 
 def page(entries: Mapping[str, Entry]) -> list[str]:
     """Return the page."""
-    rates = list(dict.fromkeys(name for entry in entries.values() for name in entry["ours"] if name != "dense"))
-    head = ("layer", "structure", "GFLOP", "best peer", "ms", "ours dense", *rates, "GFLOP/s dense", *rates, *(f"share {r}" for r in rates))
+    rates = list(dict.fromkeys(name for entry in entries.values() for name in entry["ours"] if name not in (RATE_ONE, AS_COMPILED)))
+    timed = [RATE_ONE, AS_COMPILED, *rates]
+    head = ["layer", "structure", "GFLOP", "best peer", "ms", *timed, *(f"GFLOP/s {name}" for name in (RATE_ONE, *rates))]
+    head += [*(f"share {rate}" for rate in rates), *(f"over own dense {rate}" for rate in rates), "fork-join ns", "moved", "others' CPUs"]
     told = dict.fromkeys(f"- {peer}: {reason}" for entry in entries.values() for peer, reason in entry["reasons"].items())
     threads = ", ".join(dict.fromkeys(str(entry["num_threads"]) for entry in entries.values()))
     return [
@@ -40,30 +42,39 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         *origin(entries),
         f"{threads} threads, batch 1, fp32; written by benchmarks/compiler/layer_suite.py.",
         "",
-        "Median ms, and behind our times how many times as fast as the best peer. GFLOP/s count what is kept; the share is our dense time",
-        "over our sparse time, over the counted rate. Fork-join is the time to hand work to all threads and wait for them; a layer whose",
-        "CPUs changed places meanwhile is marked *moved*.",
+        "Median ms, and behind our times how many times as fast as the best peer; the JSON file has the 10th and 90th percentiles and how",
+        f"many passes count. Our dense code runs twice: *{RATE_ONE}* is template F at rate 1, *{AS_COMPILED}* what the compiler makes of a",
+        "dense layer, its template named behind. GFLOP/s count what is kept. *share* is the time of F at rate 1 over the sparse time, over",
+        "the counted rate: how much of the rate this kernel turns into speed. *over own dense* is the speed-up over the faster of our two",
+        "dense codes. Fork-join is the time to hand work to all threads and wait for them, before and after; *moved*: the CPUs changed",
+        "places meanwhile. Others' CPUs: what other processes used.",
         "",
-        *table([*head, "fork-join ns"], [_row(name, entry, rates) for name, entry in entries.items()]),
+        LEFT_OUT,
+        "",
+        *table(head, [_row(name, entry, rates) for name, entry in entries.items()]),
         *(["", "Who took no part:", "", *told] if told else []),
     ]
 
 
 def _row(name: str, entry: Entry, rates: list[str]) -> list[str]:
-    peer, ours = entry["peers_ms"].get(entry["best_peer"]), entry["ours"]
-    dense = ours["dense"]["ms"]
-    shown = ["dense", *rates]
-    found = {rate: ours.get(rate, {"ms": None, "rate": 1.0}) for rate in shown}
+    ours = entry["ours"]
+    peer = median_ms(entry["peers"].get(entry["best_peer"]))
+    rate_one, compiled = (median_ms(ours[dense]) for dense in (RATE_ONE, AS_COMPILED))
+    own = min((ms for ms in (rate_one, compiled) if ms is not None), default=None)
+    found = {rate: (median_ms(ours.get(rate)), ours[rate]["rate"] if rate in ours else 1.0) for rate in rates}
     return [
         name,
         entry["structure"],
         cell(entry["gflop"]),
         entry["best_peer"] or "-",
         cell(peer),
-        *(_faster(one["ms"], peer) for one in found.values()),
-        *(cell(None if one["ms"] is None else 1e3 * entry["gflop"] / one["rate"] / one["ms"], ".0f") for one in found.values()),
-        *(cell(None if one["ms"] is None or dense is None else dense / one["ms"] / one["rate"], ".2f") for one in list(found.values())[1:]),
-        f"{entry['fork_join_ns'][0]:.0f} / {entry['fork_join_ns'][1]:.0f}{' moved' if entry['moved'] else ''}",
+        _faster(rate_one, peer),
+        f"{_faster(compiled, peer)} {ours[AS_COMPILED]['template'].split()[0]}",
+        *(_faster(ms, peer) for ms, _ in found.values()),
+        *(cell(None if ms is None else 1e3 * entry["gflop"] / rate / ms, ".0f") for ms, rate in [(rate_one, 1.0), *found.values()]),
+        *(cell(None if ms is None or rate_one is None else rate_one / ms / rate, ".2f") for ms, rate in found.values()),
+        *(cell(None if ms is None or own is None else own / ms, ".2f") for ms, _ in found.values()),
+        *machine_state(entry),
     ]
 
 
@@ -77,8 +88,8 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--threads", type=int, default=min(2, num_cores()))
     parser.add_argument("--engines", nargs="+", default=PEERS, help="Peers.")
-    parser.add_argument("--runs", type=int, default=30, help="Rounds of each layer, at least 10.")
-    parser.add_argument("--budget-s", type=float, default=15.0, help="Seconds of a layer after which no further round begins.")
+    parser.add_argument("--runs", type=int, default=20, help="Rounds of each layer, at least 10.")
+    parser.add_argument("--budget-s", type=float, default=8.0, help="Seconds of a layer after which no further round begins.")
     asked = parser.parse_args()
     measure_all(list(LAYERS), lambda name: measured(name, asked), page, asked)
 

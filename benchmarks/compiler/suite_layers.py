@@ -1,4 +1,8 @@
-"""The layers of the compiler's studies, and one contest over a layer: other engines' dense code beside our code at several rates.
+"""The layers of the compiler's studies, and one contest over a layer: other engines' dense code beside our code, dense and pruned.
+
+Our dense code takes part twice. ``dense`` is template F at rate 1, the kernel of the sparse layers with nothing left out: the share of a
+rate that becomes speed is counted against it. ``dense (as compiled)`` is what a user gets of a dense layer, Winograd's filtering where the
+compiler finds it faster: speed-ups are counted against the best dense code there is, this and other engines' alike.
 
 Layers are timed alone and warm. Masks are drawn at random with a seed; every contestant's output is checked before it is timed, and all
 take turns.
@@ -6,22 +10,28 @@ take turns.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from importlib.metadata import version
 
 import torch
 from suite_results import Entry
 from torch import Tensor, nn
 
+from espalier import bench_result
 from espalier.compiler import CompiledNetwork, compile_model
 from espalier.constraints import Sparse, Structure, assign
 from espalier.frames.contending import Contention, Contestant, contend, explained
-from espalier.frames.engines import TOLERANCES, Unable, named
+from espalier.frames.engines import ENGINES, TOLERANCES, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
 from espalier.untrained import prune_at_random
 
-PEERS = ("pytorch-eager", "torch-compile", "onnxruntime", "openvino", "mnn")
+PEERS = ("onnxruntime", "openvino", "mnn")
+LEFT_OUT = (
+    "By default pytorch-eager, which has not been the best dense engine of a convolution, and torch-compile, which compiles for long, are "
+    "left out; `--engines` adds them."
+)
+RATE_ONE, AS_COMPILED = "dense", "dense (as compiled)"
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ LAYERS: dict[str, Layer] = {
 def contest(
     layer: Layer, masked: Mapping[str, tuple[Structure, float]], *, num_threads: int, peers: Sequence[str], num_runs: int, budget_s: float
 ) -> Entry:
-    """Return medians of the peers, of our dense code, and of our code for each masked layer.
+    """Return the times of the peers, of our two dense codes, and of our code for each masked layer.
 
     Args:
         layer: What is timed.
@@ -98,9 +108,10 @@ def contest(
     contestants, absent = _peers(dense, inputs[0], peers, num_threads)
     rates: dict[str, float] = {}
     with ExitStack() as stack, torch.inference_mode():
-        ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True, winograd=False))
-        contestants["dense"] = Contestant(ours, TOLERANCES["fp32"])
-        templates = {"dense": _template(ours)}
+        templates: dict[str, str] = {}
+        for name, winograd in ((AS_COMPILED, True), (RATE_ONE, False)):
+            ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True, winograd=winograd))
+            contestants[name], templates[name] = Contestant(ours, TOLERANCES["fp32"]), _template(ours)
         for name, (structure, rate) in masked.items():
             model = layer.module(seed=0)
             sets = prune_at_random(model, assign(model, partial(Sparse, structure), rate=rate), generator)
@@ -112,7 +123,7 @@ def contest(
         found = contend(
             contestants, inputs, wanted, num_threads=num_threads, num_runs=num_runs, budget_s=budget_s, fork_join=ours.fork_join_ns
         )
-    return _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads}
+    return _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads, "precision": "fp32"}
 
 
 def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
@@ -140,19 +151,41 @@ def _template(compiled: CompiledNetwork) -> str:
 
 
 def _entry(layer: Layer, found: Contention, absent: Mapping[str, str], rates: Mapping[str, float], templates: Mapping[str, str]) -> Entry:
-    times = {name: None if outcome.latency_ms is None else outcome.latency_ms[1] for name, outcome in found.outcomes.items()}
-    wrong = {name: f"{outcome.status}: {outcome.reason}" for name, outcome in found.outcomes.items() if outcome.status != "ok"}
-    timed = {name: time for name, time in times.items() if time is not None and name not in templates}
-    ours: dict[str, Any] = {
-        name: {"ms": times[name], "rate": rates.get(name, 1.0), "template": template} for name, template in templates.items()
-    }
+    peers, ours = {}, {}
+    for name, outcome in found.outcomes.items():
+        if name in templates:
+            facts = asdict(bench_result.Entry.of(name, version("espalier"), "fp32", outcome))
+            ours[name] = facts | {"rate": rates.get(name, 1.0), "template": templates[name]}
+        else:
+            peers[name] = asdict(bench_result.Entry.of(name, ENGINES[name].version(), ENGINES[name].precision, outcome))
+    dense = {name: median_ms(one) for name, one in [*peers.items(), (AS_COMPILED, ours[AS_COMPILED])]}
+    timed = {name: ms for name, ms in dense.items() if ms is not None}
+    timed_peers = [name for name in timed if name in peers]
+    best = min(timed, key=timed.__getitem__) if timed else None
     return {
         "gflop": layer.gflop,
-        "peers_ms": {name: time for name, time in times.items() if name not in templates},
-        "best_peer": min(timed, key=timed.__getitem__) if timed else None,
+        "peers": peers,
         "ours": ours,
-        "reasons": {**absent, **wrong},
+        "best_peer": min(timed_peers, key=timed.__getitem__) if timed_peers else None,
+        "best_dense": None if best is None else {"name": _shown(best), "ms": timed[best]},
+        "reasons": {**absent, **{name: f"{one['status']}: {one['reason']}" for name, one in {**peers, **ours}.items() if one["reason"]}},
         "fork_join_ns": None if found.fork_join_ns is None else list(found.fork_join_ns),
         "moved": found.moved,
         "others_cpus": found.others_cpus,
     }
+
+
+def median_ms(one: Entry | None) -> float | None:
+    """Return the median of a contestant; None where it took no part or has no time."""
+    return None if one is None else one["latency_ms_p50"]
+
+
+def _shown(name: str) -> str:
+    return f"espalier, {name}" if name == AS_COMPILED else name
+
+
+def machine_state(entry: Entry) -> list[str]:
+    """Return what a page says of the machine during an entry: fork-join before and after, whether CPUs moved, what others used of them."""
+    before, after = entry["fork_join_ns"]
+    others = entry["others_cpus"]
+    return [f"{before:.0f} / {after:.0f}", "moved" if entry["moved"] else "no", "-" if others is None else f"{others:.2f}"]

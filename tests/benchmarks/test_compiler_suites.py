@@ -19,6 +19,7 @@ from suite_layers import Layer
 from espalier.frames import contending
 from espalier.frames.engines import pytorch_eager
 
+ALL_LAYERS = set(suite_layers.LAYERS)  # before a fixture leaves one
 TINY = Layer(16, 32, (3, 3), (6, 6))
 
 
@@ -49,9 +50,16 @@ def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_pa
     words = ("--engines", "pytorch-eager", "mnn", "--rates", "4", "--runs", "10", "--threads", "1")
     (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
     assert entry["best_peer"] in ("pytorch-eager", "mnn")
-    assert entry["ours"].keys() == {"dense", "4x"}
+    assert entry["ours"].keys() == {"dense", "dense (as compiled)", "4x"}
     assert entry["ours"]["4x"]["rate"] == pytest.approx(4, rel=0.15)
-    assert all(one["ms"] > 0 and one["template"].startswith("F ") for one in entry["ours"].values())
+    for one in [*entry["peers"].values(), *entry["ours"].values()]:
+        if one["status"] == "ok":
+            assert 0 < one["latency_ms_p10"] <= one["latency_ms_p50"] <= one["latency_ms_p90"]
+            assert (one["precision"], one["num_runs"] + one["num_dropped"]) == ("fp32", 10)
+    assert all(entry["ours"][name]["template"].startswith("F ") for name in ("dense", "4x"))
+    own = {f"espalier, {name}": one["latency_ms_p50"] for name, one in entry["ours"].items() if name == "dense (as compiled)"}
+    dense = own | {name: one["latency_ms_p50"] for name, one in entry["peers"].items() if one["latency_ms_p50"] is not None}
+    assert entry["best_dense"] == {"name": min(dense, key=dense.__getitem__), "ms": min(dense.values())}
     assert entry["gflop"] == pytest.approx(2e-9 * 16 * 32 * 9 * 36)
     assert len(entry["fork_join_ns"]) == 2
 
@@ -65,6 +73,15 @@ def test_break_even_rates_are_measured_for_every_structure_and_number_of_threads
     for found in entry["structures"].values():
         assert [rate for rate, _ in found["points"]] == [1.0, pytest.approx(2, rel=0.15)]
         assert found["break_even"] is None or 1.0 <= found["break_even"] <= 2.3
+
+
+def test_a_structure_that_never_breaks_even_names_its_own_highest_rate() -> None:
+    assert break_even._rate({"points": [(1.0, 2.0), (7.98, 1.5)], "break_even": None}) == "not up to 8"
+    assert break_even._rate({"points": [(1.0, 2.0)]}) == "-"
+
+
+def test_the_layers_that_are_taken_by_default_are_layers_of_the_suite() -> None:
+    assert set(break_even.TAKEN) <= ALL_LAYERS
 
 
 @pytest.mark.parametrize(

@@ -196,15 +196,17 @@ def break_even() -> dict[str, Any]:
     """Return entries of break-even rates of two layers at one and two threads, one of which no engine took."""
 
     def entry(layer: str, threads: int, peer: str | None, rates: dict[str, float | None]) -> dict[str, Any]:
-        points = [[1.0, 0.9], [4.0, 0.25], [16.0, 0.07]]
+        points = {name: [[1.0, 0.9], [4.0, 0.25], [8.0 if name == "unstructured" else 16.0, 0.07]] for name in rates}
         return {
             "device": "cpu A (2 cores; avx2)",
             "started": "2026-01-02T03:04:05+00:00",
             "layer": layer,
             "num_threads": threads,
-            "best_peer": peer,
-            "peers_ms": {} if peer is None else {peer: 0.321},
-            "structures": {name: {"points": points} | ({} if peer is None else {"break_even": rate}) for name, rate in rates.items()},
+            "versions": {"torch": "2.13.0", "mnn": "3.2.0", "openvino": None},
+            "moved": threads == 2,
+            "others_cpus": None if peer is None else 0.04,
+            "best_dense": None if peer is None else {"name": peer, "ms": 0.321},
+            "structures": {name: {"points": points[name]} | ({} if peer is None else {"break_even": rate}) for name, rate in rates.items()},
         }
 
     rates = {"block_punched 32x4": 1.0, "block_column 16": 1.37, "filter": 3.21, "unstructured": None}

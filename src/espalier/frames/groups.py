@@ -1,8 +1,8 @@
 """The groups of weights that a CPU's fp32 kernels like best, filters x channels, by feature flags.
 
 Lanes hold filters, and one broadcast pixel serves them all, so a block of filters fills one or two vectors; its entries come in fours of
-channels that lie side by side in the map. Measured, not derived: on AVX-512 two vectors of filters reach 83 to 90 % of the peak where one
-reaches 60 to 83 % (compiler spec, section 8.2).
+channels that lie side by side in the map. Measured on AVX-512, where two vectors of filters came closer to the peak than one; the other
+groups are two vectors of filters as well. ``espalier bench group=FxC`` measures another one.
 """
 
 from collections.abc import Collection

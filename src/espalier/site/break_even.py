@@ -24,7 +24,7 @@ def break_even_result() -> Mapping[str, Any]:
 
 def break_even_context(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page shows of entries: where they were measured, and a map for each number of threads."""
-    origins = dict.fromkeys(f"{entry['device']}, {entry['started'][:10]}" for entry in entries.values())
+    origins = dict.fromkeys(_origin(entry) for entry in entries.values())
     structures = list(dict.fromkeys(name for entry in entries.values() for name in entry["structures"]))
     threads = dict.fromkeys(entry["num_threads"] for entry in entries.values())
     maps = [
@@ -35,14 +35,29 @@ def break_even_context(entries: Mapping[str, Any]) -> dict[str, Any]:
         }
         for number in threads
     ]
-    highest = max((rate for entry in entries.values() for one in entry["structures"].values() for rate, _ in one["points"]), default=0.0)
-    return {"origins": list(origins), "structures": structures, "maps": maps, "highest": f"{highest:.3g}"}
+    return {"origins": list(origins), "structures": structures, "maps": maps}
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    installed = ", ".join(f"{name} {number}" for name, number in entry["versions"].items() if number)
+    return f"{entry['device']}, {entry['started'][:10]}, {installed}"
 
 
 def _row(entry: Mapping[str, Any], structures: list[str]) -> dict[str, Any]:
-    peer = entry["best_peer"]
-    against = f"{peer}, {entry['peers_ms'][peer]:.3g} ms" if peer else "no engine was timed"
-    return {"layer": entry["layer"], "against": against, "cells": [_cell(entry["structures"].get(name, {})) for name in structures]}
+    best = entry["best_dense"]
+    return {
+        "layer": entry["layer"],
+        "against": f"{best['name']}, {best['ms']:.3g} ms" if best else "no engine was timed",
+        "machine": _machine(entry),
+        "cells": [_cell(entry["structures"].get(name, {})) for name in structures],
+    }
+
+
+def _machine(entry: Mapping[str, Any]) -> str:
+    """Return what was the matter with the machine during an entry."""
+    others = entry["others_cpus"]
+    busy = "load unknown" if others is None else f"{others:.2f}"
+    return f"{busy}, CPUs moved" if entry["moved"] else busy
 
 
 def _cell(found: Mapping[str, Any]) -> dict[str, str]:
@@ -51,6 +66,6 @@ def _cell(found: Mapping[str, Any]) -> dict[str, str]:
         return {"text": "-", "tint": "", "value": "99"}
     rate = found["break_even"]
     if rate is None:
-        return {"text": "never", "tint": "", "value": "98"}
+        return {"text": f"not up to {max(rate for rate, _ in found['points']):.2g}x", "tint": "", "value": "98"}
     level = next((number for number, most in enumerate(LEVELS) if rate <= most), len(LEVELS))
     return {"text": "any rate" if rate <= 1.0 else f"from {rate:.2g}x", "tint": f"t{len(LEVELS) - level}", "value": f"{rate:.4g}"}

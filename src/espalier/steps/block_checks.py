@@ -16,6 +16,7 @@ from espalier.steps.measuring import measures
 from espalier.steps.state import State
 from espalier.steps.training import Assign, restored, weights_of
 from espalier.storage import encode_bcrc
+from espalier.storage.bcrc import NUMBER_BYTES
 
 TARGET = Target("layer.weight")
 PANELS = (Panel(1, 4), Panel(4, 2), Panel(4, 2, pixels_outer=True))
@@ -55,6 +56,8 @@ def index_bytes(
 ) -> State:
     """Count the bytes of indices in BCRC and as compressed sparse rows, over block heights and rates (grim, claim 5).
 
+    Column numbers take 2 bytes in BCRC and 4 in the other, as the claim counts them; recorded as well is the share with 4 in both.
+
     Args:
         state: Any state; its weights stay as they are.
         context: The step's surroundings; its seed draws the masks.
@@ -73,10 +76,11 @@ def index_bytes(
         share = found.index_bytes / found.csr_index_bytes
         figures[f"bcrc/index_bytes/{height}-{rate:g}x"] = float(found.index_bytes)
         figures[f"bcrc/share_of_csr/{height}-{rate:g}x"] = share
+        figures[f"bcrc/share_equal_width/{height}-{rate:g}x"] = found.index_bytes_with(NUMBER_BYTES) / found.csr_index_bytes
         if found.rows_per_group >= PAIRED_ROWS:
             paired.append(share)
         if found.num_groups == shape[0]:
-            single.append((found.index_bytes_with(4) - found.csr_index_bytes) / shape[0])
+            single.append((found.index_bytes_with(NUMBER_BYTES) - found.csr_index_bytes) / shape[0])
     figures |= {"bcrc/share_of_csr_max": max(paired)} if paired else {}
     figures |= {"bcrc/excess_per_row_max": max(single)} if single else {}
     return replace(state, weights=weights_of(restored(state, context)), metrics={**state.metrics, **figures})

@@ -18,7 +18,7 @@ MANY_COLUMNS = 1 << 16
 
 @dataclass(frozen=True)
 class Bcrc:
-    """A weight in BCRC (grim, 6).
+    """A weight in BCRC (grim, from memory).
 
     Args:
         shape: Of the dense weight.

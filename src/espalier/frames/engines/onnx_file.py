@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import warnings
 import weakref
 from pathlib import Path
 
@@ -23,12 +22,9 @@ def onnx_file(model: nn.Module, example: Tensor) -> Path:
     if model not in _FILES:
         folder = Path(tempfile.mkdtemp(prefix="espalier-onnx-"))
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of onnxscript and onnx_ir about each other
-            warnings.simplefilter("ignore", FutureWarning)
-            program = torch.onnx.export(
-                model, (example,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
-            )
+        program = torch.onnx.export(
+            model, (example,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
+        )
         assert program is not None
         program.save(folder / "model.onnx")
         _FILES[model] = folder / "model.onnx"
