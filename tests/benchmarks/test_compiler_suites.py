@@ -14,7 +14,9 @@ import pytest
 import suite_layers
 import suite_results
 import timm_models
+import torch
 from suite_layers import Layer
+from torch import nn
 
 from espalier.frames import contending
 from espalier.frames.engines import pytorch_eager
@@ -122,6 +124,34 @@ def test_networks_of_timm_keep_their_line_whatever_comes(tmp_path: Path, monkeyp
     page = (tmp_path / "timm.md").read_text()
     assert "2 networks: 1 compile without fallback, 1 match" in page
     assert "- no_such_network: " in page
+
+
+class Chaotic(nn.Module):
+    """A network that is all rounding: the sine of large angles."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (1e6 * x.exp()).sin()
+
+
+def test_rounding_tells_a_network_that_cannot_be_compared_from_one_that_can() -> None:
+    x = torch.rand(1, 64, generator=torch.Generator().manual_seed(0))
+    assert timm_models.rounding(Chaotic(), x) > 1e-2
+    assert timm_models.rounding(nn.Linear(64, 8), x) < 1e-6
+
+
+def test_a_network_that_does_not_match_says_how_far_pytorch_is_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm_models, "TOLERANCE", -1.0)
+    entry = timm_models.found("test_resnet", rate=4.0, num_threads=1)
+    assert (entry["compiles"], entry["matches"]) == (True, False)
+    assert entry["rounding"] < 1e-5
+    assert "its float64" in entry["reason"][0]
+
+
+@pytest.mark.slow
+def test_attention_scaled_by_batch_norm_does_not_blow_up_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model, example = timm_models.network("levit_128", 4.0, generator)
+    assert timm_models.rounding(model, torch.randn(example.shape, generator=generator)) < timm_models.TOLERANCE / 10
 
 
 def test_an_entry_is_kept_unless_it_is_asked_again(tmp_path: Path) -> None:
