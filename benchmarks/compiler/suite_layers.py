@@ -27,10 +27,7 @@ from espalier.frames.engines.engine import affinity_kept, stdout_held
 from espalier.untrained import prune_at_random
 
 PEERS = ("onnxruntime", "openvino", "mnn")
-LEFT_OUT = (
-    "By default pytorch-eager, which has not been the best dense engine of a convolution, and torch-compile, which compiles for long, are "
-    "left out; `--engines` adds them."
-)
+LEFT_OUT = "To save time, pytorch-eager and torch-compile take no part unless `--engines` names them; either could be the best engine."
 RATE_ONE, AS_COMPILED = "dense", "dense (as compiled)"
 
 
