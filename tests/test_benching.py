@@ -20,12 +20,33 @@ from espalier.bench_result import Bench, Entry
 from espalier.benching import bench, bench_words
 from espalier.compiler import Explanation, Line
 from espalier.frames import contending, engines
-from espalier.frames.engines import Run, Unable
+from espalier.frames.engines import Native, Unable
 from espalier.frames.roofline import Roof
 
 EXAMPLE = torch.ones(1, 3, 8, 8)
 WORDS = ["model=resnet8_cifar", "rate=2", "runs=10"]
 runner = CliRunner()
+
+
+class Run:
+    """A fake's compiled network, which also says what our own code says of itself."""
+
+    hybrid, tuned = "", False
+
+    def __init__(self, engine: "Fake", model: nn.Module) -> None:
+        self.engine, self.model = engine, model
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        CLOCK[0] += round(1e6 * self.engine.ms)
+        output: Tensor = self.model(x) * self.engine.factor
+        return output
+
+    def fork_join_ns(self) -> float:
+        return 110.0
+
+    def explain(self, *, num_runs: int) -> Explanation:
+        return Explanation((LINE,) if num_runs else ())
 
 
 class Fake:
@@ -45,19 +66,13 @@ class Fake:
         os.write(1, b"noise of a library\n")
         if self.raises is not None:
             raise self.raises
-
-        @torch.inference_mode()
-        def run(x: Tensor) -> Tensor:
-            CLOCK[0] += round(1e6 * self.ms)
-            output: Tensor = model(x) * self.factor
-            return output
-
-        return run
+        return Run(self, model)
 
 
 CLOCK = [0]
 PART = "90.0% of the multiply-adds compiled; aten.sort.default in PyTorch"
 PEERS = [Fake("slow", 8.0), Fake("fast", 6.0), Fake("half", 1.0, precision="bf16"), Fake("wrong", 1.0, factor=1.01)]
+LINE = Line("0", "conv", (1, 8, 6, 6), "dense", "F", "gM=16", 100, 100, reasons=("one reason",), microseconds=0.5)
 OURS = [Fake("espalier-dense", 5.0), Fake("espalier-sparse", 2.0)]
 
 
@@ -134,20 +149,6 @@ def test_a_roof_places_the_layers() -> None:
 
 def test_the_compiler_is_asked_for_the_roof_and_the_fork_join_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("espalier.compiler.measured_roof", lambda num_threads: (100.0 * num_threads, 10.0))
-
-    class Timed(Fake):
-        def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-            class Compiled:
-                def __call__(self, x: Tensor) -> Tensor:
-                    output: Tensor = model(x)
-                    return output
-
-                def fork_join_ns(self) -> float:
-                    return 110.0
-
-            return Compiled()
-
-    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Timed("espalier-sparse", 1.0))
     found = own(engines=["espalier-sparse"], num_threads=2)
     assert found.fork_join_ns == (110.0, 110.0)
     assert found.roofline is not None
@@ -160,34 +161,98 @@ def test_tuned_is_what_was_done_not_what_was_asked(monkeypatch: pytest.MonkeyPat
     class Searched(Fake):
         def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
             run = super().prepare(model, example, num_threads=num_threads)
-            run.tuned = True  # type: ignore[attr-defined]
+            run.tuned = True
             return run
 
     monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Searched("espalier-sparse", 1.0))
-    assert own(tune=True).tuned
+    found = own(tune=True)
+    assert found.tuned
+    assert "A search chose kernels" in told(found)
     monkeypatch.setitem(engines.ENGINES, "fast", Searched("fast", 1.0))
-    assert not own(tune=True, engines=["fast"]).tuned  # of ours alone
+    assert not own(engines=["fast"]).tuned  # of ours alone
 
 
-def test_our_kernels_are_explained_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = Line("0", "conv", (1, 8, 6, 6), "dense", "F", "gM=16", 100, 100, reasons=("one reason",), microseconds=0.5)
-
-    class Explained(Fake):
-        def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-            run = super().prepare(model, example, num_threads=num_threads)
-            run.explain = lambda *, num_runs: Explanation((line,) if num_runs else ())  # type: ignore[attr-defined]
-            return run
-
-    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Explained("espalier-sparse", 1.0))
-    found = own(explain=True)
-    assert found.layers == Explanation((line,))
-    (told,) = found.as_json()["layers"]
-    assert (told["gflops"], told["reasons"]) == (pytest.approx(0.4), ("one reason",))
+def told(found: Bench) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(*printing.bench_lines(found))
-    assert "one reason" in console.export_text()
+    return console.export_text()
+
+
+def test_our_kernels_are_explained_where_asked_for() -> None:
+    found = own(explain=True)
+    assert found.layers == Explanation((LINE,))
+    (line,) = found.as_json()["layers"]
+    assert (line["gflops"], line["reasons"]) == (pytest.approx(0.4), ("one reason",))
+    assert "one reason" in told(found)
     assert own().layers is None
-    assert own(engines=["fast"], explain=True).as_json()["layers"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tune": True, "engines": ["fast"]}, "tune change our own code alone, and engines=fast has none; add espalier-sparse"),
+        ({"fallback": "torch", "engines": ["fast"]}, "fallback change our own code alone"),
+        ({"explain": True, "engines": ["fast", "espalier-dense"]}, "explain speaks of our sparse code, and engines=fast,espalier-dense"),
+        ({"input_shape": (3, 8, 8)}, r"input_shape=\(3, 8, 8\): a network of your own takes what its example shows"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        own(**changes)
+
+
+def test_an_example_goes_with_a_network_of_ones_own() -> None:
+    with pytest.raises(ValueError, match=r"example goes with a network of your own; resnet8_cifar takes input_shape=\(3, 8, 8\)"):
+        bench("resnet8_cifar", rate=2.0, example=EXAMPLE)
+
+
+def test_another_precision_has_no_gain() -> None:
+    found = own()
+    assert found.gain("fast") == 3.0
+    assert found.gain("half") is None
+
+
+def test_the_table_counts_passes_and_one_thread_is_one() -> None:
+    found = own(engines=["fast", "espalier-sparse"])
+    text = told(found)
+    assert "kept" in text
+    assert "dropped" in text
+    assert f"1 thread of {found.device}, {found.started}." in text
+    assert "A rule chose the kernels" in text
+
+
+def test_what_our_code_says_of_itself_is_its_own() -> None:
+    assert isinstance(Fake("espalier-sparse", 1.0).prepare(nn.Identity(), EXAMPLE, num_threads=1), Native)
+    assert not isinstance(nn.Identity(), Native)
+
+
+def test_the_users_network_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
+    found = bench(model, example=EXAMPLE, engines=["fast"], num_runs=10)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not found.subject.model.training
+
+
+def test_our_masks_are_the_frozen_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setitem(engines.ENGINES, "espalier-sparse", engines.Ours(dense=False))
+    monkeypatch.setattr("espalier.compiler.compile_model", lambda model, example, **given: taken.append(given["frozen"]) or model)
+    found = own(engines=["espalier-sparse"])
+    assert taken == [espalier.frozen(found.subject.model)]
+    assert taken[0] is not None
+
+
+def test_a_benchmark_without_a_time_or_with_wrong_code_of_ours_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    assert own().failure is None  # though peers failed
+    assert str(own(engines=["absent"]).failure).startswith("no engine was timed: absent unavailable: absent not installed")
+    done = runner.invoke(cli.app, ["bench", *WORDS, "engines=absent,broken"])
+    assert done.exit_code == 1
+    engines.ENGINES["espalier-sparse"].factor = 1.01  # type: ignore[attr-defined]
+    try:
+        assert str(own(engines=["fast", "espalier-sparse"]).failure).startswith("our own code is at fault: espalier-sparse mismatch")
+    finally:
+        engines.ENGINES["espalier-sparse"].factor = 1.0  # type: ignore[attr-defined]
 
 
 KEYS = ("engine", "version", "precision", "latency_ms_p10", "latency_ms_p50", "latency_ms_p90", "max_rel_error", "status")
@@ -232,27 +297,26 @@ def test_a_machine_that_moved_or_is_busy_warns() -> None:
 def test_a_hybrid_says_so_wherever_its_time_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Hybrid(Fake):
         def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-            class Compiled:
-                hybrid = PART
-
-                def __call__(self, x: Tensor) -> Tensor:
-                    CLOCK[0] += round(1e6)
-                    output: Tensor = model(x)
-                    return output
-
-            return Compiled()
+            run = super().prepare(model, example, num_threads=num_threads)
+            run.hybrid = PART
+            return run
 
     monkeypatch.setitem(engines.ENGINES, "espalier-sparse", Hybrid("espalier-sparse", 1.0))
-    found = own(engines=["fast", "espalier-sparse"])
+    found = own(engines=["fast", "espalier-dense", "espalier-sparse"])
     entry = found.entry("espalier-sparse")
     assert entry is not None
     assert (entry.status, entry.reason, entry.latency_ms_p50) == ("hybrid", PART, 1.0)
     assert found.ratio_to_best_dense_peer == 6.0
+    assert found.realised_share is None
     assert found.as_json()["hybrid"] is True
-    told = " ".join(str(line) for line in printing.bench_lines(found))
-    assert "Sparse code, a hybrid with PyTorch, is 6.00x" in told
-    assert "espalier-sparse hybrid: 90.0% of the multiply-adds compiled" in told
-    assert "espalier-sparse (hybrid)" in chart(found, tmp_path / "times.svg").read_text()
+    lines = " ".join(str(line) for line in printing.bench_lines(found))
+    assert "Sparse code, a hybrid with PyTorch, is 6.00x" in lines
+    assert "espalier-sparse hybrid: 90.0% of the multiply-adds compiled" in lines
+    assert "of the MAC rate became speed" not in lines
+    drawn = chart(found, tmp_path / "times.svg").read_text()
+    assert "espalier-sparse (hybrid)" in drawn
+    assert found.started[:10] in drawn
+    assert "1 thread:" in drawn
 
 
 def test_a_chart_needs_a_time_and_a_format(tmp_path: Path) -> None:
@@ -277,7 +341,14 @@ def test_an_entry_of_what_raised_holds_no_times() -> None:
         ([*WORDS, "precision=bf16"], "precision=bf16: engines are compared at fp32; .*openvino-default-precision"),
         ([*WORDS, "constraint=binary"], "constraint=binary keeps no groups"),
         ([*WORDS, "thread=2"], "thread= is no word of bench; nearest: threads="),
-        ([*WORDS, "rate=3"], r"rate= is given 2 times"),
+        ([*WORDS, "rate=3"], r"rate= is given 2 times \(2, 3\); bench takes one value of it at a time"),
+        (["model=", "rate=4"], "model= is empty; write one value, such as model=resnet50"),
+        ([*WORDS, "constraint="], "constraint= is empty"),
+        ([*WORDS, "precision="], "precision= is empty; write one value, such as precision=fp32"),
+        ([*WORDS, "tune="], "tune= is empty"),
+        ([*WORDS, "budget_s=0"], "budget_s=0 leaves no time"),
+        ([*WORDS, "budget_s=nan"], "budget_s=nan leaves no time"),
+        (["pruned.safetensors", "rate=4"], "rate speak of random masks.*model=NAME rate=R"),
         ([*WORDS, "group=8*4"], r"group=8\*4: write sizes with x between them, such as group=32x4"),
         (["model=resnet8_cifar", "rate=2", "engines=fast", "runs=9"], "runs=9, budget_s=60: percentiles need 10 runs"),
         ([*WORDS, "budget_s=long"], "budget_s=long is no number"),

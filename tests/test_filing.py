@@ -49,7 +49,7 @@ def test_a_record_is_filed_and_replaced(run: Record, tmp_path: Path, store_folde
 def test_other_weights_are_refused(run: Record, tmp_path: Path, store_folder: Path) -> None:
     for changes in ({"checkpoint": "b2" * 32}, {"weights": "random"}):
         path = printed(tmp_path / "record.json", **changes)
-        with pytest.raises(ValueError, match=rf"timed .* weights of digest .*, {run.name} has trained ones of a1a1a1a1a1a1: name the run"):
+        with pytest.raises(ValueError, match=rf"timed .* weights of digest .*, {run.name} has .* of digest a1a1a1a1a1a1: name"):
             espalier.import_measurement(path, run.name)
     assert list(Store(store_folder).measurements(run.name)) == []
 

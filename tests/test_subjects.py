@@ -1,5 +1,6 @@
 """What is benched: names, rates of the whole network, groups, runs, files, and what is wrong with each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 import espalier
 from espalier import subjects
 from espalier.constraints import BLOCK_PUNCHED
-from espalier.record import Record
+from espalier.record import Record, Store
 from espalier.subjects import own_subject, random_subject, run_subject
 
 QUICK = {"name": "resnet8_cifar", "constraint": "block_punched", "group": (8, 4)}
@@ -69,7 +70,7 @@ def test_a_timm_network_takes_its_own_input_or_another() -> None:
     ("name", "rate", "counted", "split"),
     [
         ("c3d", 3.57, 3.57, "rt3d/c3d-3.57x"),
-        ("c3d", 2.5, 2.53, "rt3d/c3d-2.53x"),
+        ("c3d", 2.52, 2.53, "rt3d/c3d-2.53x"),
         ("r2plus1d_18", 3.2, 3.23, "rt3d/r2plus1d_18-3.20x"),
         ("r2plus1d_18", 4.0, 4.0, "uniform"),
     ],
@@ -78,6 +79,41 @@ def test_video_networks_take_the_released_rates(name: str, rate: float, counted:
     subject = random_subject(name, constraint="kgs", group=(8, 4), rate=rate)
     assert subject.rate_macs == pytest.approx(counted, abs=0.01)
     assert subject.split == split
+
+
+def test_released_rates_are_for_their_rate_and_structure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        subjects.KNOWN, "resnet8_cifar", replace(subjects.KNOWN["vgg16_cifar"], config="resnet8_cifar", splits={2.53: "file"})
+    )
+    monkeypatch.setattr(subjects, "rate_file", lambda name: name)
+    monkeypatch.setattr(subjects, "read_rate_file", lambda path: type("Rates", (), {"rates": {"layer3.*": 2.0}}))
+    splits = {
+        (rate, constraint): random_subject("resnet8_cifar", constraint=constraint, group=(4, 4), rate=rate).split
+        for rate, constraint in ((2.52, "kgs"), (2.5, "kgs"), (2.53, "block_punched"))
+    }
+    assert splits == {(2.52, "kgs"): "file", (2.5, "kgs"): "uniform", (2.53, "block_punched"): "uniform"}
+
+
+def test_the_seed_decides_the_inputs_too() -> None:
+    model, example = nn.Sequential(nn.Conv2d(4, 8, 3)), torch.zeros(1, 4, 5, 5)
+    first, same, other = (own_subject(model, example, seed=seed).inputs for seed in (0, 0, 1))
+    assert all(map(torch.equal, first, same))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_file_that_cannot_be_rebuilt_says_what_python_can_do(tmp_path: Path) -> None:
+    espalier.save(nn.Sequential(nn.Conv2d(4, 8, 3)), tmp_path / "own.safetensors")
+    with pytest.raises(ValueError, match=r"only Python can then do: model = espalier.load\('.*own.safetensors', network\)"):
+        run_subject(str(tmp_path / "own.safetensors"), shape=(4, 5, 5))
+
+
+def test_a_network_of_ones_own_is_copied_with_its_sets() -> None:
+    model = espalier.prune(nn.Sequential(nn.Conv2d(4, 8, 3)), constraint="filter", rate=2).train()
+    subject = own_subject(model, torch.zeros(1, 4, 5, 5))
+    assert model.training
+    assert model.get_parameter("0.weight").requires_grad
+    assert not subject.model.training
+    assert espalier.frozen(subject.model) is not None
 
 
 @pytest.mark.slow
@@ -97,8 +133,12 @@ def test_a_run_and_its_file_are_benched_as_they_are(store_folder: Path) -> None:
     path = store_folder / record.name / "model.safetensors"
     again = run_subject(str(path), shape=subject.inputs[0].shape[1:])
     assert again.macs_effective == subject.macs_effective
-    with pytest.raises(ValueError, match=r"model.safetensors does not say what its network takes; add input="):
+    with pytest.raises(ValueError, match=r"model.safetensors does not say what its network takes; add input=, such as input=3x32x32"):
         run_subject(str(path))
+    with pytest.raises(ValueError, match=r"add --input, such as --input 3x32x32"):
+        run_subject(str(path), word="--input")
+    assert again.weights == "trained"  # its run is here, and says so
+    assert run_subject(str(path), shape=subject.inputs[0].shape[1:], store=Store(store_folder / "another")).weights == "as given"
 
 
 def test_a_network_of_ones_own_keeps_the_zeros_it_has() -> None:

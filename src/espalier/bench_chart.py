@@ -32,7 +32,7 @@ def chart(found: Bench, to: Path) -> Path:
 
 def drawn(found: Bench) -> Any:
     """Return the figure; raises ``ValueError`` where no engine was timed."""
-    timed = [entry for entry in found.engines if entry.latency_ms_p50 is not None]
+    timed = found.timed
     if not timed:
         reasons = "; ".join(f"{entry.engine} {entry.status}: {entry.reason}" for entry in found.engines)
         raise ValueError(f"no engine was timed, so there is nothing to draw: {reasons}.")
@@ -47,6 +47,7 @@ def drawn(found: Bench) -> Any:
     axes.set_yticks(range(len(timed)), names)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel(f"ms a pass, batch 1, {found.num_threads} threads: median, p10 to p90")
-    axes.set_title(f"{found.subject.name}, {found.subject.rate_macs:.3g}x of the MACs, {found.precision}", fontsize=8)
+    axes.set_xlabel(f"ms a pass, batch 1, {found.threads}: median, p10 to p90")
+    what = f"{found.subject.name}, {found.subject.rate_macs:.3g}x of the MACs, {found.precision}"
+    axes.set_title(f"{what}\n{found.device}, {found.started[:10]}", fontsize=8)
     return figure

@@ -129,14 +129,39 @@ class Bench:
 
     @property
     def realised_share(self) -> float | None:
-        """Return the share of the rate that became speed: (our dense code / our sparse code) / ``rate_macs``, of medians."""
+        """Return the share of the rate that became speed: (our dense code / our sparse code) / ``rate_macs``, of medians.
+
+        None where one was not timed, or PyTorch carried out a part, which no rate speeds up.
+        """
         gain = self.gain(DENSE)
-        return None if gain is None else gain / self.subject.rate_macs
+        return None if gain is None or self.hybrid else gain / self.subject.rate_macs
 
     def gain(self, engine: str | None) -> float | None:
-        """Return the median of an engine over that of our sparse code; None where one of them was not timed."""
-        slow, fast = (None if entry is None else entry.latency_ms_p50 for entry in (self.entry(engine), self.entry(SPARSE)))
+        """Return the median of an engine over that of our sparse code; None where one was not timed, or computes in another precision."""
+        slow, fast = (
+            None if entry is None or entry.precision != self.precision else entry.latency_ms_p50
+            for entry in (self.entry(engine), self.entry(SPARSE))
+        )
         return None if slow is None or fast is None else slow / fast
+
+    @property
+    def timed(self) -> tuple[Entry, ...]:
+        """Return the engines that have a time."""
+        return tuple(entry for entry in self.engines if entry.latency_ms_p50 is not None)
+
+    @property
+    def failure(self) -> str | None:
+        """Return why a program must not take the benchmark for one: nothing was timed, or our own code is wrong or broke; else None."""
+        reasons = {entry.engine: f"{entry.engine} {entry.status}: {entry.reason}" for entry in self.engines if entry.reason}
+        if not self.timed:
+            return f"no engine was timed: {'; '.join(reasons.values())}"
+        wrong = [reasons[entry.engine] for entry in self.engines if entry.engine in OURS and entry.status in ("failed", "mismatch")]
+        return f"our own code is at fault: {'; '.join(wrong)}" if wrong else None
+
+    @property
+    def threads(self) -> str:
+        """Return how many threads every engine had, in words."""
+        return f"{self.num_threads} thread{'s' * (self.num_threads != 1)}"
 
     @property
     def memory_bound_share(self) -> float | None:

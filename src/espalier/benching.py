@@ -6,24 +6,27 @@ cannot take part is listed with the reason.
 
 import difflib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from espalier import compiler
+from espalier.bench_keys import EXAMPLES
 from espalier.bench_result import OURS, SPARSE, Bench, Entry
-from espalier.compiler import Explanation
 from espalier.compiler.compiling import FALLBACKS
+from espalier.compiler.runtime.toolchain import compiler as c_compiler
 from espalier.devices import cpu, num_cores
 from espalier.frames.contending import Contestant, contend, explained
-from espalier.frames.engines import TOLERANCES, Engine, Ours, Run, Unable, named
+from espalier.frames.engines import TOLERANCES, Engine, Native, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
 from espalier.frames.machine import machine_lock
 from espalier.frames.roofline import Roof, placed
+from espalier.interface import frozen
 from espalier.progress import progress_bar
 from espalier.record import Store
 from espalier.subjects import Subject, own_subject, random_subject, run_subject
@@ -31,10 +34,6 @@ from espalier.words import sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
 EXPLAINED_RUNS = 20  # over which each kernel is timed
-WORDS = (
-    *("model", "constraint", "rate", "group", "input", "threads", "precision"),
-    *("engines", "tune", "explain", "fallback", "seed", "runs", "budget_s"),
-)
 
 
 def bench(
@@ -63,15 +62,15 @@ def bench(
     Args:
         model: With a ``rate``, a network's name: ``vgg16_cifar``, ``resnet50``, ``mobilenetv2``, ``c3d``, ``r2plus1d_18``, any of timm; it
             gets seeded random weights and masks. Without, a finished run or a packed checkpoint, or a network of one's own.
-        example: A batch of one that a network of one's own takes.
+        example: A batch of one that a network of one's own takes; no other network gets one.
         rate: Multiply-adds of the whole network / those kept, at least 1.
         constraint: Structure of the random masks; None takes block_punched.
         group: Filters and channels of a group; None takes those that this machine's kernels like.
-        input_shape: Of one sample; None takes the network's own.
+        input_shape: Of one sample; None takes the network's own. A network of one's own has its ``example``.
         num_threads: Threads of every engine, at most the cores of this machine.
         precision: fp32.
         engines: Who takes part; None takes all.
-        tune: Search for the fastest code of ours.
+        tune: Search for the fastest code of ours, which must be among ``engines``, as for ``explain`` and ``fallback``.
         explain: Also time every kernel of our sparse code, and say what holds it back.
         fallback: ``torch`` leaves operators that our compiler lacks to PyTorch; our lines are then marked as a hybrid. None refuses these.
         seed: Of random weights, masks and inputs.
@@ -87,15 +86,26 @@ def bench(
     _check(num_threads, precision)
     if fallback not in FALLBACKS:
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and none, which refuses what cannot be compiled.")
-    chosen = [Ours(dense=one.dense, tune=tune, fallback=fallback) if isinstance(one, Ours) else one for one in named(engines)]
+    chosen = named(engines)
+    _check_ours([one.name for one in chosen], tune=tune, explain=explain, fallback=fallback)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    if isinstance(model, nn.Module) or rate is None:
-        if given := [word for word, value in (("constraint", constraint), ("group", group), ("rate", rate)) if value is not None]:
-            raise ValueError(f"{' and '.join(given)} {_ONLY_RANDOM}")
-        subject = own_subject(model, example) if isinstance(model, nn.Module) else _trained(model, input_shape, store)
+    if isinstance(model, nn.Module):
+        _refuse_random_masks(rate=rate, constraint=constraint, group=group)
+        if input_shape is not None:
+            raise ValueError(f"input_shape={tuple(input_shape)}: a network of your own takes what its example shows; leave it out.")
+        subject = own_subject(model, example, seed=seed)
+    elif example is not None:
+        raise ValueError(f"example goes with a network of your own; {model} takes input_shape={tuple(example.shape[1:])}.")
+    elif rate is None or Path(model).is_file():
+        _refuse_random_masks(rate=rate, constraint=constraint, group=group)
+        subject = _trained(model, input_shape, store, seed)
     else:
-        subject = random_subject(model, rate=rate, constraint=constraint or CONSTRAINT, group=group, shape=input_shape, seed=seed)
+        structure = CONSTRAINT if constraint is None else constraint
+        subject = random_subject(model, rate=rate, constraint=structure, group=group, shape=input_shape, seed=seed)
+    sets = frozen(subject.model)
+    chosen = [Ours(dense=one.dense, tune=tune, fallback=fallback, frozen=sets) if isinstance(one, Ours) else one for one in chosen]
     ready, absent = _prepared(chosen, subject, num_threads, console)
+    native = {engine.name: run for engine, run in ready.items() if engine.name in OURS and isinstance(run, Native)}
     with torch.inference_mode():
         wanted = [subject.model(x).clone() for x in subject.inputs]
     found = contend(
@@ -105,23 +115,29 @@ def bench(
         num_threads=num_threads,
         num_runs=num_runs,
         budget_s=budget_s,
-        fork_join=_fork_join(ready),
+        fork_join=next((run.fork_join_ns for run in native.values()), None),
         console=console,
     )
     took_part = {
-        engine: Entry.of(engine.name, engine.version(), engine.precision, found.outcomes[engine.name], hybrid=getattr(run, "hybrid", ""))
-        for engine, run in ready.items()
+        engine: Entry.of(
+            engine.name,
+            engine.version(),
+            engine.precision,
+            found.outcomes[engine.name],
+            hybrid=native[engine.name].hybrid if engine.name in native else "",
+        )
+        for engine in ready
     }
     entries = took_part | absent
     with machine_lock():
         roof = roof or _measured_roof(num_threads)
-        layers = _explained(ready) if explain else None
+        layers = native[SPARSE].explain(num_runs=EXPLAINED_RUNS) if explain and SPARSE in native else None
     return Bench(
         subject=subject,
         rate=rate,
         num_threads=num_threads,
         precision=precision,
-        tuned=any(getattr(run, "tuned", False) for engine, run in ready.items() if engine.name in OURS),
+        tuned=any(run.tuned for run in native.values()),
         seed=seed,
         engines=tuple(entries[engine] for engine in chosen),
         fork_join_ns=found.fork_join_ns,
@@ -130,12 +146,14 @@ def bench(
         layers=layers,
         roofline=None if roof is None else placed(subject.model, subject.inputs[0], roof),
         device=str(cpu()),
-        versions={"espalier": version("espalier"), "python": platform.python_version(), "torch": version("torch")},
+        versions={
+            "espalier": version("espalier"),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            **({"cc": c_compiler().version} if native else {}),
+        },
         started=started,
     )
-
-
-_ONLY_RANDOM = "speak of random masks, which a network that is given or trained does not get; leave them out, or give a name and a rate."
 
 
 def bench_words(words: Sequence[str], *, console: Console | None = None) -> Bench:
@@ -146,29 +164,39 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
     """
     places = [word for word in words if "=" not in word]
     for key in dict.fromkeys(word.partition("=")[0] for word in words if "=" in word):
-        if key not in WORDS:
-            near = difflib.get_close_matches(key, WORDS, n=2, cutoff=0.3) or list(WORDS)
+        if key not in EXAMPLES:
+            near = difflib.get_close_matches(key, EXAMPLES, n=2, cutoff=0.3) or list(EXAMPLES)
             raise ValueError(f"{key}= is no word of bench; nearest: {', '.join(f'{word}=' for word in near)}.")
-    given = {key: value_of(words, key) for key in WORDS}
+        values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+        if len(values) > 1:
+            raise ValueError(f"{key}= is given {len(values)} times ({', '.join(values)}); bench takes one value of it at a time.")
+        if not values[0]:
+            raise ValueError(f"{key}= is empty; write one value, such as {key}={EXAMPLES[key]}, or leave it out.")
+    given = {key: value_of(words, key) for key in EXAMPLES}
     if len(places) + (given["model"] is not None) != 1:
         raise ValueError("name one network: model=resnet50, or a run, or a packed checkpoint's file; `espalier bench --help` has more.")
     if given["model"] is not None and given["rate"] is None:
         raise ValueError(f"model={given['model']} gets random masks, which need rate=, such as rate=4; rate=1 prunes nothing.")
+    if places:
+        _refuse_random_masks(rate=given["rate"], constraint=given["constraint"], group=given["group"])
+    budget_s = _number(given["budget_s"], "budget_s")
+    if budget_s is not None and not budget_s > 0:
+        raise ValueError(f"budget_s={given['budget_s']} leaves no time to measure in; write budget_s=60, or leave it out.")
     return bench(
-        given["model"] or places[0],
+        places[0] if given["model"] is None else given["model"],
         rate=_number(given["rate"], "rate"),
         constraint=given["constraint"],
         group=sizes(given["group"], "group", "32x4"),
         input_shape=sizes(given["input"], "input", "3x224x224"),
         num_threads=whole(words, "threads", 1),
-        precision=given["precision"] or PRECISION,
+        precision=PRECISION if given["precision"] is None else given["precision"],
         engines=None if given["engines"] is None else given["engines"].split(","),
         tune=truth(words, "tune"),
         explain=truth(words, "explain"),
         fallback=given["fallback"],
         seed=whole(words, "seed", 0),
         num_runs=whole(words, "runs", 100),
-        budget_s=_number(given["budget_s"], "budget_s") or 60.0,
+        budget_s=60.0 if budget_s is None else budget_s,
         console=console,
     )
 
@@ -183,9 +211,25 @@ def _check(num_threads: int, precision: str) -> None:
         )
 
 
-def _trained(name: str, input_shape: Sequence[int] | None, store: Store | None) -> Subject:
+def _check_ours(names: Sequence[str], *, tune: bool, explain: bool, fallback: str | None) -> None:
+    """Refuse what would do nothing because our engines do not take part."""
+    if not set(names) & set(OURS) and (idle := [word for word, given in (("tune", tune), ("fallback", fallback)) if given]):
+        raise ValueError(f"{' and '.join(idle)} change our own code alone, and engines={','.join(names)} has none; add {SPARSE}.")
+    if explain and SPARSE not in names:
+        raise ValueError(f"explain speaks of our sparse code, and engines={','.join(names)} has none; add {SPARSE}.")
+
+
+def _refuse_random_masks(**given: object) -> None:
+    if idle := [word for word, value in given.items() if value is not None]:
+        raise ValueError(
+            f"{' and '.join(idle)} speak of random masks, which a network that is given or trained does not get; leave them out, or name a "
+            "network, model=NAME rate=R."
+        )
+
+
+def _trained(name: str, input_shape: Sequence[int] | None, store: Store | None, seed: int) -> Subject:
     try:
-        return run_subject(name, shape=input_shape, store=store)
+        return run_subject(name, shape=input_shape, store=store, seed=seed)
     except ValueError as error:
         raise ValueError(f"{error} A network without a checkpoint is model=NAME rate=R.") from error
 
@@ -207,24 +251,12 @@ def _prepared(
                         ready[engine] = engine.prepare(subject.model, subject.inputs[0], num_threads=num_threads)
                 except Unable as unable:
                     reason = str(unable)
-                except Exception as failure:  # noqa: BLE001  whatever a peer raises is shown as its reason
+                except Exception as failure:  # noqa: BLE001  whatever an engine raises is shown as its reason
                     status, reason = "failed", explained(failure)
             if reason is not None:
                 absent[engine] = Entry(engine.name, engine.version(), engine.precision, status=status, reason=reason)  # type: ignore[arg-type]
             progress.advance(bar)
     return ready, absent
-
-
-def _fork_join(ready: Mapping[Engine, Run]) -> Callable[[], float] | None:
-    """Return what measures the fork-join time of our code's threads, where our code took part and can."""
-    ours = (run for engine, run in ready.items() if engine.name in OURS)
-    return next((run.fork_join_ns for run in ours if callable(getattr(run, "fork_join_ns", None))), None)  # type: ignore[attr-defined]
-
-
-def _explained(ready: Mapping[Engine, Run]) -> Explanation | None:
-    """Return what our sparse code says of its kernels; None where it took no part."""
-    own = (run for engine, run in ready.items() if engine.name == SPARSE and callable(getattr(run, "explain", None)))
-    return next((run.explain(num_runs=EXPLAINED_RUNS) for run in own), None)  # type: ignore[attr-defined]
 
 
 def _measured_roof(num_threads: int) -> Roof | None:

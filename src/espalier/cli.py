@@ -349,9 +349,12 @@ def bench(
     """
     with stoppable():
         found = espalier.bench_words(words, console=errors)
-    if to is not None:
-        found.plot(to)
     answer(found, lambda: printing.bench_lines(found), as_json=as_json)
+    if to is not None and found.timed:
+        found.plot(to)
+    if found.failure is not None:
+        printing.tell_error(found.failure)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -4,10 +4,7 @@ from pathlib import Path
 
 import typer
 
-BENCH_KEYS = (
-    *("model", "rate", "constraint", "threads", "group", "engines", "precision"),
-    *("tune", "explain", "fallback", "seed", "runs", "budget_s", "input"),
-)
+from espalier.bench_keys import EXAMPLES
 
 
 def complete_table(incomplete: str) -> list[str]:
@@ -85,4 +82,4 @@ def complete_bench(incomplete: str) -> list[str]:
     if separator:
         options = [path.stem for path in sorted((config_dir() / "constraint").glob("*.yaml"))] if key == "constraint" else []
         return [f"{key}={option}" for option in options if option.startswith(value)]
-    return [f"{name}=" for name in BENCH_KEYS if name.startswith(incomplete)] + complete_run(incomplete)
+    return [f"{name}=" for name in EXAMPLES if name.startswith(incomplete)] + complete_run(incomplete)

@@ -2,70 +2,106 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from espalier.compiler.compiling import CompiledNetwork
-from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, Info, emitted_info
+from espalier.compiler.hybrid import HybridNetwork
+from espalier.compiler.reference import evaluate
+from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, emitted_info
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import read_weights
+from espalier.frames.contending import relative_error
+from espalier.frames.engines import TOLERANCES
 from espalier.inventory import find
 from espalier.native import compile  # noqa: A004
 from espalier.packing import content_digest
-from espalier.record import Store
+from espalier.record import Store, Weights
 from espalier.subjects import run_subject
 from espalier.words import sizes
 
 SEED = 0  # of the sample by which every build is checked
 
 
+Outputs = Callable[..., Sequence[Tensor]]  # of a network, for its inputs
+
+
 def export_c(source: str | Path | CompiledNetwork, out: str | Path, *, shape: Sequence[int] | str | None = None) -> Path:
     """Write a network as a folder that builds with ``make`` and prints a measurement's record; return the folder.
 
-    Its program first checks the outputs for a stored sample, here those of the network as this machine compiles it.
+    Its program first checks the outputs for a stored sample. Those of a run or a packed file are PyTorch's, those of a compiled network
+    what PyTorch gives for its graph as it was read; before anything is written, this machine's build is held against them too. A bare
+    folder of C has no model that could be asked: its stored outputs are those of the library itself as this machine compiles it, so they
+    tell one build from another, and not right from wrong.
 
     Args:
         source: A run, a packed checkpoint's file, a folder of emitted C, or what ``compile`` returned.
         out: Folder to write; new, or empty.
-        shape: Of one sample, such as ``3x32x32``, for a checkpoint's file; a run knows its own.
+        shape: Of one sample, such as ``3x32x32``, for a checkpoint's file; a run knows its own, and nothing else takes one.
 
     Raises:
-        ValueError: There is no such source or it is damaged, a file comes without the shape of its input, this machine cannot compile
-            or run it, or ``out`` holds something.
+        ValueError: There is no such source or it is damaged, a file comes without the shape of its input, a part of the network runs in
+            PyTorch, this machine cannot compile or run it, outputs are wrong, or ``out`` holds something.
         OSError: The folder cannot be written, or the disk is full.
     """
-    if isinstance(source, CompiledNetwork):
-        with tempfile.TemporaryDirectory() as place:
-            source.write(Path(place))
-            return _written(Path(place), Path(out), None)
-    given = sizes(shape, "input", "3x32x32") if isinstance(shape, str) else shape
-    if (Path(source) / HEADER).is_file():
-        return _written(Path(source), Path(out), None)
+    if isinstance(source, HybridNetwork):
+        raise ValueError(f"a hybrid cannot be exported ({source.hybrid}): its C would not be all of it; replace the operators in PyTorch.")
+    if not isinstance(source, str | Path | CompiledNetwork):
+        raise ValueError(f"export_c takes a run, a file, a folder, or what espalier.compile gives, not {type(source).__name__}.")
+    given = sizes(shape, "--input", "3x32x32") if isinstance(shape, str) else shape
+    is_folder = not isinstance(source, CompiledNetwork) and (Path(source) / HEADER).is_file()
+    if given is not None and (is_folder or isinstance(source, CompiledNetwork)):
+        raise ValueError(f"{source}: its C was made for one shape; leave the shape (--input {'x'.join(map(str, given))}) out.")
+    if is_folder:
+        return _written(Path(source), Path(out), None, None, None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as place:
-        subject = run_subject(str(source), shape=given)
+        folder = Path(place)
+        if isinstance(source, CompiledNetwork):
+            source.write(folder)
+            return _written(folder, Path(out), None, None, lambda *inputs: evaluate(source.graph, *inputs))
+        subject = run_subject(str(source), shape=given, word="--input")
         with compile(subject.model, subject.inputs[0]) as compiled:
-            compiled.write(Path(place))
-        return _written(Path(place), Path(out), _checkpoint(str(source)))
+            compiled.write(folder)
+
+        @torch.inference_mode()
+        def outputs(*inputs: Tensor) -> Sequence[Tensor]:
+            found = subject.model(*inputs)
+            return found if isinstance(found, list | tuple) else [found]
+
+        weights: Weights = "trained" if subject.weights == "trained" else "unknown"
+        return _written(folder, Path(out), _checkpoint(str(source)), weights, outputs)
 
 
-def _written(folder: Path, out: Path, checkpoint: str | None) -> Path:
+def _written(folder: Path, out: Path, checkpoint: str | None, weights: Weights | None, wanted: Outputs | None) -> Path:
+    """Write a folder of emitted C as one that stands alone.
+
+    Args:
+        folder: The emitted C.
+        out: Folder to write.
+        checkpoint: Digest of the packed weights; None takes what the C says, else the digest of its own.
+        weights: Whether they are trained; None takes what the C says.
+        wanted: The right outputs for inputs; None takes the library's own.
+    """
     info, blob = emitted_info(folder), read_weights(folder / WEIGHTS)
+    said = info.facts.get("weights")
     origin = Origin(
         checkpoint=checkpoint or str(info.facts.get("checkpoint") or hashlib.sha256(blob.tobytes()).hexdigest()),
-        weights="trained" if checkpoint or info.facts.get("weights") == "trained" else "random",
+        weights=weights or (said if said in ("trained", "random") else "unknown"),
     )
-    return write_standalone(out, folder, blob, origin, _reference(folder, info))
-
-
-def _reference(folder: Path, info: Info) -> Reference:
     generator = torch.Generator().manual_seed(SEED)
-    inputs = [torch.randn(port.shape, generator=generator).numpy() for port in info.inputs]
+    inputs = [torch.randn(port.shape, generator=generator) for port in info.inputs]
     with CompiledModel.from_folder(folder) as model:
-        outputs = model(*inputs)
-    return Reference(inputs, list(outputs) if isinstance(outputs, tuple) else [outputs])
+        given = model(*inputs)
+    outputs = list(given) if isinstance(given, tuple) else [given]
+    right = outputs if wanted is None else list(wanted(*inputs))
+    error = max(relative_error(found, one) for found, one in zip(outputs, right, strict=True))
+    if not error <= TOLERANCES["fp32"]:
+        raise ValueError(f"the native code differs from PyTorch by {error:.1e} of the largest output: it is not exported.")
+    return write_standalone(out, folder, blob, origin, Reference([x.numpy() for x in inputs], [one.numpy() for one in right]))
 
 
 def _checkpoint(source: str) -> str | None:

@@ -27,9 +27,9 @@ def import_measurement(path: str | Path, run: str | Record, *, store: Store | No
     if names := unknown(measurement.metrics):
         raise ValueError(f"{path} has figures that espalier does not know: {', '.join(names)}. {WAY_OUT}")
     record = find(run, place) if isinstance(run, str) else run
-    if (measurement.checkpoint, measurement.weights) != (record.checkpoint, "trained"):
+    if measurement.weights == "random" or measurement.checkpoint != record.checkpoint:
         raise ValueError(
-            f"{path} timed {measurement.weights} weights of digest {measurement.checkpoint[:12]}, {record.name} has trained ones of "
+            f"{path} timed {measurement.weights} weights of digest {measurement.checkpoint[:12]}, {record.name} has its own, of digest "
             f"{str(record.checkpoint)[:12]}: name the run that was exported, or export this one."
         )
     place.add_measurement(record.name, measurement)

@@ -211,7 +211,7 @@ def measure(
         num_runs: Passes timed one by one.
     """
     counts = workload(model, example)
-    taken = Cpu(num_threads, batch_size, num_warmup, num_runs).measure(model, example, checkpoint=digest(""), weights="random")
+    taken = Cpu(num_threads, batch_size, num_warmup, num_runs).measure(model, example, checkpoint=digest(""), weights="unknown")
     figures = {
         "parameters": counts.parameters,
         "weights": counts.weights,

@@ -14,10 +14,11 @@ from torch import nn
 from espalier.composing import config_dir, own_config_dir, refilled
 from espalier.frames import CompiledCpu, Cpu
 from espalier.importing import make_importable
+from espalier.interface import frozen, hold
 from espalier.inventory import matching
 from espalier.packing import check_digest, unpack
 from espalier.progress import progress_bar
-from espalier.record import Measurement, Record, Store
+from espalier.record import Measurement, Record, Store, Weights
 from espalier.rewrites import rewritten
 from espalier.stepping import built, model_of
 from espalier.tables.names import did_you_mean
@@ -62,14 +63,15 @@ def measure_runs(
             progress.update(bar, description=f"{record.row} seed {record.seed}")
             model = trained_model(record, place)
             example = torch.zeros(1, *input_shape_of(record))
-            taken[name] = timer.measure(model, example, checkpoint=str(record.checkpoint), weights="trained")
+            weights: Weights = "trained" if record.trained else "unknown"
+            taken[name] = timer.measure(model, example, checkpoint=str(record.checkpoint), weights=weights, frozen=frozen(model))
             place.add_measurement(name, taken[name])
             progress.advance(bar)
     return taken
 
 
 def trained_model(record: Record, store: Store) -> nn.Module:
-    """Return the final network of a run, in evaluation mode.
+    """Return the final network of a run, in evaluation mode; ``frozen`` gives the sets its weights lie in.
 
     Raises:
         ValueError: Its checkpoint is missing, damaged, not the one the record speaks of, or does not fit the model as it is now.
@@ -80,7 +82,7 @@ def trained_model(record: Record, store: Store) -> nn.Module:
         raise ValueError(f"{path} is missing; {way_out}")
     try:
         check_digest(path, record.checkpoint)
-        weights, _, meta = unpack(path)
+        weights, sets, meta = unpack(path)
     except ValueError as error:
         raise ValueError(f"{error} To mend it, {way_out}") from error
     make_importable()
@@ -90,6 +92,7 @@ def trained_model(record: Record, store: Store) -> nn.Module:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {type(model).__name__} as it is now ({error}); {way_out}") from error
+    hold(model, sets)
     return model.eval()
 
 

@@ -267,15 +267,18 @@ BUSY_CPUS = 0.05  # of other processes, from which on a benchmark warns
 
 def bench_lines(found: "Bench") -> Iterator[RenderableType]:
     """Yield a benchmark: one line an engine, then what was run where, what was gained, and why no more."""
+    from espalier.bench_result import OURS  # noqa: PLC0415
+
     subject, best = found.subject, found.best_dense_peer
-    grid = Grid("engine", "p10 ms", "p50 ms", "p90 ms", "over sparse", "error")
+    grid = Grid("engine", "p10 ms", "p50 ms", "p90 ms", "over sparse", "kept", "dropped", "error")
     for column in grid.columns:
         column.no_wrap = True
     for entry in found.engines:
         gain = found.gain(entry.engine)
         times = ["" if time is None else f"{time:.3g}" for time in (entry.latency_ms_p10, entry.latency_ms_p50, entry.latency_ms_p90)]
         error = "" if entry.max_rel_error is None else f"{entry.max_rel_error:.0e}"
-        grid.add_row(entry.title, *times, "" if gain is None else f"{gain:.2f}x", error)
+        passes = ["", ""] if entry.latency_ms_p50 is None else [str(entry.num_runs), str(entry.num_dropped)]
+        grid.add_row(entry.title, *times, "" if gain is None else f"{gain:.2f}x", *passes, error)
     yield grid
     if found.layers is not None:
         yield found.layers
@@ -283,7 +286,9 @@ def bench_lines(found: "Bench") -> Iterator[RenderableType]:
     yield escape(f"Versions: {', '.join(f'{entry.engine} {entry.version}' for entry in found.engines if entry.version)}.")
     shape, what = "x".join(map(str, subject.inputs[0].shape)), ", ".join(subject.constraint) or "no structure"
     yield escape(f"{subject.name}, input {shape}, {what}, {subject.weights} weights, rates of layers: {subject.split}.")
-    yield escape(f"{found.num_threads} threads of {found.device}.")
+    yield escape(f"{found.threads} of {found.device}, {found.started}.")
+    if any(entry.engine in OURS for entry in found.timed):
+        yield "A search chose kernels of our code." if found.tuned else "A rule chose the kernels of our code; none was searched for."
     yield f"MAC rate {subject.rate_macs:.3g}x: {subject.macs / 1e9:.4g} -> {subject.macs_effective / 1e9:.4g} GMAC."
     if (ratio := found.ratio_to_best_dense_peer) is not None:
         what = "Sparse code, a hybrid with PyTorch," if found.hybrid else "Sparse code"

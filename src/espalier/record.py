@@ -20,6 +20,8 @@ from espalier.files import write_once, write_over
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+Weights = Literal["trained", "random", "unknown"]
+
 DIGEST_LENGTH = 6  # hex digits in a folder's name; the record holds the whole digest
 
 
@@ -93,13 +95,18 @@ class Record(BaseModel):
         """Return the run's name, which is its folder below the store."""
         return f"{self.paper}/{self.table}/{self.row}/{self.scale}/seed{self.seed}-{self.identity[:DIGEST_LENGTH]}"
 
+    @property
+    def trained(self) -> bool:
+        """Return whether a step of it, or of a run that it went on from, trained its weights."""
+        return bool(self.series.get("train/loss"))
+
 
 class Measurement(BaseModel):
     """One timing of one checkpoint on one frame; times of different devices are never averaged.
 
     Args:
         checkpoint: Digest of the packed weights.
-        weights: Whether they were trained.
+        weights: ``trained`` where a run says so, ``random`` where they were drawn for the measurement, ``unknown`` where nobody says.
         frame: The frame, a file of ``conf/frame``.
         kind: Whether a clock or a model gave the figures.
         engine: What ran the network.
@@ -116,7 +123,7 @@ class Measurement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     checkpoint: str
-    weights: Literal["trained", "random"]
+    weights: Weights
     frame: str
     kind: Literal["measured", "modelled"]
     engine: str

@@ -21,6 +21,7 @@ from torch import nn
 from espalier.checkout import git, is_checkout
 from espalier.code import code_digest, is_stale, step_digests
 from espalier.composing import composed, identity_of, refilled, register_rows, resolved, step_keys
+from espalier.constraints import Assignment
 from espalier.data import ImageData
 from espalier.devices import cpu
 from espalier.figures import final_figures
@@ -28,7 +29,7 @@ from espalier.files import WAY_OUT, make_folder
 from espalier.frames.cpu import Cpu
 from espalier.frames.machine import SHARE
 from espalier.packing import PackReport
-from espalier.record import DataSource, Measurement, Record, Store, digest
+from espalier.record import DataSource, Measurement, Record, Store, Weights, digest
 from espalier.refusals import refuse_constraints, refuse_idle_rates, refuse_network
 from espalier.stepping import built, model_of, run_steps
 from espalier.steps.context import OnEpoch
@@ -207,7 +208,8 @@ def _made(job: Job, store: Store, command: str, listeners: Sequence[OnEpoch]) ->
         started=started.isoformat(timespec="seconds"),
         duration_s=round(time.monotonic() - clock, 3),
     )
-    store.add_measurement(job.name, time_eager(job, model, packed.digest))
+    weights: Weights = "trained" if record.trained else "unknown"
+    store.add_measurement(job.name, time_eager(job, model, packed.digest, weights, state.frozen))
     store.add(record)  # whoever finds the record finds its measurement
     return record, packed
 
@@ -235,10 +237,10 @@ def _tracker(job: Job, folder: Path) -> AbstractContextManager[WandbRun | None]:
     return tracker
 
 
-def time_eager(job: Job, model: nn.Module, checkpoint: str) -> Measurement:
+def time_eager(job: Job, model: nn.Module, checkpoint: str, weights: Weights, frozen: Assignment | None) -> Measurement:
     """Time the final model on the job's frame."""
     frame: Cpu = built(job.config["frame"])
-    return frame.measure(model.eval(), torch.zeros(1, *job.data.input_shape), checkpoint=checkpoint, weights="trained")
+    return frame.measure(model.eval(), torch.zeros(1, *job.data.input_shape), checkpoint=checkpoint, weights=weights, frozen=frozen)
 
 
 def _commit() -> dict[str, Any]:

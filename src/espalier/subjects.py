@@ -1,5 +1,6 @@
 """What ``espalier bench`` runs: a network by name with random weights and masks, a finished run, a packed checkpoint, or the user's own."""
 
+import copy
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from espalier.interface import frozen, hold, load
 from espalier.inventory import find
 from espalier.measuring import input_shape_of, trained_model
 from espalier.models.from_timm import input_of, timm_model
-from espalier.packing import unpack
+from espalier.packing import content_digest, unpack
 from espalier.record import Store
 from espalier.stepping import built
 from espalier.tables.published import rate_file
@@ -30,7 +31,8 @@ from espalier.workload import uses, workload
 CLIP, PHOTOGRAPH, THUMBNAIL = (3, 16, 112, 112), (3, 224, 224), (3, 32, 32)
 NUM_CLASSES = 1000  # of timm's networks
 GROUPED = ("block_punched", "kgs", "vanilla", "block_column")  # structures whose blocks count filters, or filters and channels
-SAME_RATE = 0.02  # relative: a rate this near to a file's own means that file
+SAME_RATE = 0.01  # relative: a rate this near to a file's own means that file
+SPLIT_STRUCTURE = "kgs"  # that the rate files were found for
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Known:
         shape: Of one sample.
         config: Its file in ``conf/model``; None where timm has it.
         timm: timm's name.
-        splits: Rate of its multiply-adds -> rate file that says which layers bear it.
+        splits: Rate of its multiply-adds -> rate file that says which layers bear it, for groups of ``SPLIT_STRUCTURE``.
     """
 
     shape: tuple[int, ...]
@@ -66,7 +68,7 @@ class Subject:
         name: As it was asked for.
         model: In evaluation mode, pruned.
         inputs: Two batches of one.
-        weights: Whether they are trained.
+        weights: ``random`` where they were drawn here, ``trained`` where a run says so, ``as given`` where nobody does.
         constraint: Labels of the structures of its weights; empty where none is known.
         group: Filters x channels of a group, such as ``32x4``; None where groups are no such blocks.
         split: Where the rates of the layers come from: a rate file, ``uniform``, ``dense`` or ``checkpoint``.
@@ -120,34 +122,47 @@ def random_subject(
     if sets is not None:
         hold(model, prune_at_random(model, sets, generator))
     calibrate(model, example, generator)
-    return _subject(name, model, example, "random", split)
+    return _subject(name, model, example, "random", split, seed)
 
 
-def run_subject(name: str, *, store: Store | None = None, shape: Sequence[int] | None = None) -> Subject:
+def run_subject(
+    name: str, *, store: Store | None = None, shape: Sequence[int] | None = None, seed: int = 0, word: str = "input="
+) -> Subject:
     """Return a finished run's network, or that of a packed checkpoint.
 
     Args:
         name: A run, the beginning of one, or a file.
         store: Where runs live; None takes ``ESPALIER_STORE``, else ``runs``.
         shape: Of one sample; a run knows its own, a file does not.
+        seed: Of the inputs.
+        word: How the shape is given, for the message.
 
     Raises:
-        ValueError: There is no such run, its checkpoint is damaged, or a file comes without the shape of its input.
+        ValueError: There is no such run, its checkpoint is damaged, or a file comes without the shape of its input, or does not say
+            how to rebuild its network.
     """
-    path = Path(name)
+    path, place = Path(name), Store() if store is None else store
     if path.is_file():
         if shape is None:
-            raise ValueError(f"{name} does not say what its network takes; add input=, such as input=3x32x32.")
-        return _subject(name, load(path), torch.zeros(1, *shape), "trained", "checkpoint")
-    place = store or Store()
+            like = f"{word}3x32x32" if word.endswith("=") else f"{word} 3x32x32"
+            raise ValueError(f"{name} does not say what its network takes; add {word}, such as {like}.")
+        meta = unpack(path)[2]
+        if not meta.get("model"):
+            raise ValueError(
+                f"{name} does not say how to rebuild its network, which only Python can then do: model = espalier.load('{name}', network), "
+                "and that model to espalier.bench or espalier.compile; or save it with config=."
+            )
+        run = place.find(str(meta.get("row", "")))
+        known = run is not None and run.trained and run.checkpoint == content_digest(path)
+        return _subject(name, load(path), torch.zeros(1, *shape), "trained" if known else "as given", "checkpoint", seed)
     record = find(name, place)
     model = trained_model(record, place)
-    hold(model, unpack(place.folder(record.name) / "model.safetensors")[1])
-    return _subject(record.name, model, torch.zeros(1, *(input_shape_of(record) if shape is None else shape)), "trained", "checkpoint")
+    example = torch.zeros(1, *(input_shape_of(record) if shape is None else shape))
+    return _subject(record.name, model, example, "trained" if record.trained else "as given", "checkpoint", seed)
 
 
-def own_subject(model: nn.Module, example: Tensor | None) -> Subject:
-    """Return the user's network, with the zeros that it has.
+def own_subject(model: nn.Module, example: Tensor | None, *, seed: int = 0) -> Subject:
+    """Return a copy of the user's network, with the zeros and frozen sets that it has; ``seed`` is of the inputs.
 
     Raises:
         ValueError: It comes without an example, or with more than one sample.
@@ -155,14 +170,16 @@ def own_subject(model: nn.Module, example: Tensor | None) -> Subject:
     if example is None or example.shape[0] != 1:
         found = "none" if example is None else f"{example.shape[0]} samples"
         raise ValueError(f"example: a network of your own needs a batch of one that it takes, and has {found}.")
-    return _subject(type(model).__name__, model.eval(), example, "as given", "checkpoint")
+    return _subject(type(model).__name__, copy.deepcopy(model).eval(), example, "as given", "checkpoint", seed)
 
 
-def _subject(name: str, model: nn.Module, example: Tensor, weights: Literal["random", "trained", "as given"], split: str) -> Subject:
+def _subject(
+    name: str, model: nn.Module, example: Tensor, weights: Literal["random", "trained", "as given"], split: str, seed: int
+) -> Subject:
     counts = workload(model, example)
     if counts.macs_effective == 0:
         raise ValueError(f"{name} has no layer with weights that are not zero; there is nothing to compile.")
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed + 1)  # another stream than that of the weights
     inputs = (torch.randn(example.shape, generator=generator), torch.randn(example.shape, generator=generator))
     labels = _labels(frozen(model))
     sizes = {label.partition(" ")[2] for label in labels}
@@ -214,7 +231,7 @@ def _sized(constraint: str, group: Sequence[int] | None) -> Structure:
 
 
 def _assigned(name: str, model: nn.Module, example: Tensor, structure: Structure, rate: float) -> tuple[Assignment, str]:
-    splits = KNOWN[name].splits if name in KNOWN else {}
+    splits = KNOWN[name].splits if name in KNOWN and structure.name == SPLIT_STRUCTURE else {}
     for own_rate, file in splits.items():
         if abs(rate / own_rate - 1) <= SAME_RATE:
             return assign(model, partial(Sparse, structure), rates=read_rate_file(rate_file(file)).rates), file

@@ -45,6 +45,7 @@ class CompiledNetwork:
     Args:
         emitted: C files and constants.
         program: What they carry out.
+        graph: The network as it was read, before any pass: what its outputs are held against.
         num_threads: Threads that run it.
         tuning: What tuning found; None where the rule chose.
         cache: Folder of compiled libraries; None takes the user's.
@@ -57,13 +58,15 @@ class CompiledNetwork:
         self,
         emitted: Emitted,
         program: Program,
+        graph: Graph,
         *,
         num_threads: int,
         tuning: Tuning | None = None,
         cache: Path | None,
         console: Console | None,
     ) -> None:
-        self.emitted, self.program, self.num_threads, self.tuning, self.cache = emitted, program, num_threads, tuning, cache
+        self.emitted, self.program, self.graph = emitted, program, graph
+        self.num_threads, self.tuning, self.cache = num_threads, tuning, cache
         library = build(emitted.files, program.isa.name, cache=cache, console=console)
         self.native = CompiledModel(library, np.frombuffer(emitted.blob, np.uint8), num_threads=num_threads)
 
@@ -221,7 +224,7 @@ def compile_model(
         if tune:
             left_s = max(0.0, tune_budget_s - (time.monotonic() - begun)) if tune_budget_s >= 0 else tune_budget_s
             made, tuning = tuned(made, num_threads=num_threads, budget_s=left_s, cache=cache, console=console)
-        return CompiledNetwork(emitted(made), made, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
+        return CompiledNetwork(emitted(made), made, graph, num_threads=num_threads, tuning=tuning, cache=cache, console=console)
 
     try:
         graph = read_model(model, example, frozen=frozen)

@@ -1,22 +1,27 @@
 """Measured on this machine's CPU: the network as native code of our own compiler, which skips what pruning took away."""
 
-import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
 from espalier.compiler.hybrid import LABEL as HYBRID
+from espalier.compiler.runtime.toolchain import compiler
 from espalier.compiler.tuning import BUDGET_S
+from espalier.constraints import Assignment
 from espalier.devices import cpu
+from espalier.frames.contending import Contestant, checked
+from espalier.frames.engines import TOLERANCES
 from espalier.frames.machine import machine_lock
-from espalier.record import Measurement
+from espalier.frames.percentiles import latencies
+from espalier.record import Measurement, Weights
 
+SEED = 0  # of the input that outputs are compared for, and that is timed
 ENGINES = {False: "espalier-sparse", True: "espalier-dense"}
 
 
@@ -53,17 +58,20 @@ class CompiledCpu:
         if self.num_threads < 1 or self.num_warmup < 0 or self.num_runs < 2:
             raise ValueError(f"{self} cannot time anything: threads start at 1, num_warmup at 0, num_runs at 2 (percentiles).")
 
-    def measure(self, model: nn.Module, example: Tensor, *, checkpoint: str, weights: Literal["trained", "random"]) -> Measurement:
-        """Return p10, p50 and p90 of one forward pass.
+    def measure(
+        self, model: nn.Module, example: Tensor, *, checkpoint: str, weights: Weights, frozen: Assignment | None = None
+    ) -> Measurement:
+        """Return p10, p50 and p90 of one forward pass, and how far its outputs are from PyTorch's.
 
         Args:
-            model: The network; what is pruned is seen by its zeros.
-            example: One sample, ``(1, ...)``.
+            model: The network; compiled as it computes in evaluation mode.
+            example: One sample, ``(1, ...)``; its shape counts, its values are drawn.
             checkpoint: Digest of the weights.
             weights: Whether they are trained.
+            frozen: The sets that they lie in; None takes masks from the zeros.
 
         Raises:
-            ValueError: The compiler lacks an operator of the network, or the machine a C compiler.
+            ValueError: The compiler lacks an operator of the network, the machine a C compiler, or outputs are not PyTorch's.
         """
         with machine_lock() if self.tune else nullcontext():
             compiled = compile_model(
@@ -72,6 +80,7 @@ class CompiledCpu:
                 num_threads=self.num_threads,
                 isa=self.isa,
                 dense=self.dense,
+                frozen=frozen,
                 tune=self.tune,
                 tune_budget_s=self.tune_budget_s,
                 fallback=self.fallback,
@@ -79,16 +88,17 @@ class CompiledCpu:
         with compiled:
             words = (ENGINES[self.dense], compiled.isa, *([HYBRID] if compiled.hybrid else []), *(["tuned"] if compiled.tuned else []))
             engine = " ".join(words)
-            out = compiled(example)
+            x = torch.randn(example.shape, generator=torch.Generator().manual_seed(SEED))
+            out = compiled(x)
+            error = _error(model, x, out)
             with machine_lock():
                 for _ in range(self.num_warmup):
-                    compiled(example, out=out)
+                    compiled(x, out=out)
                 times_ms = []
                 for _ in range(self.num_runs):
                     start = time.perf_counter_ns()
-                    compiled(example, out=out)
+                    compiled(x, out=out)
                     times_ms.append((time.perf_counter_ns() - start) / 1e6)
-        cuts = statistics.quantiles(times_ms, n=10)
         return Measurement(
             checkpoint=checkpoint,
             weights=weights,
@@ -101,7 +111,25 @@ class CompiledCpu:
             num_threads=self.num_threads,
             num_warmup=self.num_warmup,
             num_runs=self.num_runs,
-            metrics={"latency_ms_p10": cuts[0], "latency_ms_p50": statistics.median(times_ms), "latency_ms_p90": cuts[8]},
-            versions={"espalier": version("espalier"), "torch": version("torch")},
+            metrics={**latencies(times_ms), "max_rel_error": error},
+            versions={"espalier": version("espalier"), "torch": version("torch"), "cc": compiler().version},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+@torch.inference_mode()
+def _error(model: nn.Module, x: Tensor, found: Tensor | tuple[Tensor, ...]) -> float:
+    """Return the largest error of the outputs for ``x``; raise ``ValueError`` where it is more than rounding."""
+    training = model.training
+    wanted = model.eval()(x)
+    model.train(training)
+    outputs, rights = (value if isinstance(value, tuple) else (value,) for value in (found, wanted))
+    errors = []
+    for output, right in zip(outputs, rights, strict=True):
+        outcome = checked(Contestant(lambda _, output=output: output, TOLERANCES["fp32"]), [x], [right])  # type: ignore[misc]
+        if outcome.status != "ok" or outcome.max_rel_error is None:
+            raise ValueError(
+                f"the native code {outcome.reason}: it is not timed. Time {type(model).__name__} with frame=cpu, and report its layers."
+            )
+        errors.append(outcome.max_rel_error)
+    return max(errors)

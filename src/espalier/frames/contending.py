@@ -29,6 +29,7 @@ from torch import Tensor
 from espalier.frames.cpu import threads
 from espalier.frames.engines import Run
 from espalier.frames.machine import machine_lock
+from espalier.frames.percentiles import tenths
 from espalier.progress import progress_bar
 
 SETTLE_S = 0.05  # of untimed passes before a timed one; measured: ONNX Runtime's threads spin for 35 ms behind a pass, PyTorch's for 7
@@ -93,8 +94,7 @@ class Outcome:
         """Return p10, p50 and p90 of the times that count; None where it was not timed."""
         if not self.samples:
             return None
-        cuts = statistics.quantiles(self.kept_ms, n=10, method="inclusive")
-        return cuts[0], statistics.median(self.kept_ms), cuts[8]
+        return tenths(self.kept_ms)
 
 
 @dataclass(frozen=True)

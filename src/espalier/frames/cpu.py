@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from espalier.constraints import Assignment
 from espalier.devices import cpu
 from espalier.frames.machine import machine_lock
-from espalier.record import Measurement
+from espalier.frames.percentiles import latencies
+from espalier.record import Measurement, Weights
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,15 @@ class Cpu:
         if min(self.num_threads, self.batch_size) < 1 or self.num_warmup < 0 or self.num_runs < 2:
             raise ValueError(f"{self} cannot time anything: threads and batch start at 1, num_warmup at 0, num_runs at 2 (percentiles).")
 
-    def measure(self, model: nn.Module, example: Tensor, *, checkpoint: str, weights: Literal["trained", "random"]) -> Measurement:
+    def measure(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        *,
+        checkpoint: str,
+        weights: Weights,
+        frozen: Assignment | None = None,  # noqa: ARG002  all frames are asked alike
+    ) -> Measurement:
         """Return p10, p50 and p90 of one forward pass.
 
         Args:
@@ -45,6 +54,7 @@ class Cpu:
             example: One sample, ``(1, ...)``; repeated to the batch.
             checkpoint: Digest of the weights.
             weights: Whether they are trained.
+            frozen: The sets that they lie in: no matter here, where zeros take their time like other weights.
         """
         batch = example.repeat(self.batch_size, *[1] * (example.ndim - 1))
         training = model.training
@@ -58,7 +68,6 @@ class Cpu:
                 model(batch)
                 times_ms.append((time.perf_counter_ns() - start) / 1e6)
         model.train(training)
-        cuts = statistics.quantiles(times_ms, n=10)
         return Measurement(
             checkpoint=checkpoint,
             weights=weights,
@@ -71,7 +80,7 @@ class Cpu:
             num_threads=self.num_threads,
             num_warmup=self.num_warmup,
             num_runs=self.num_runs,
-            metrics={"latency_ms_p10": cuts[0], "latency_ms_p50": statistics.median(times_ms), "latency_ms_p90": cuts[8]},
+            metrics=latencies(times_ms),
             versions={"torch": version("torch")},
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -241,7 +241,7 @@ def _measured(title: str, chosen: Selection, measurements: Iterable[Measurement]
             seeds.setdefault(record.checkpoint, []).append(seed)
     for one in sorted(measurements, key=lambda measurement: measurement.started):
         value = one.metrics.get(title)
-        if one.weights == "trained" and value is not None:
+        if one.weights != "random" and value is not None:
             for seed in seeds.get(one.checkpoint, []):
                 found.setdefault(setting(one), {})[seed] = value
                 if one.engine in DENSE_ENGINES and one.kind == "measured":

@@ -13,6 +13,7 @@ import torch
 import toy
 
 import espalier
+from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.runtime import exporting
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
@@ -135,7 +136,7 @@ def test_percentiles_are_those_of_python(tmp_path: Path) -> None:
     tenth.restype = ctypes.c_double
     for count in (2, 3, 10, 11, 200):
         times = sorted(np.random.default_rng(count).random(count).tolist())
-        cuts = statistics.quantiles(times, n=10)
+        cuts = statistics.quantiles(times, n=10, method="inclusive")
         for k in (1, 9):
             assert tenth((ctypes.c_double * count)(*times), count, k) == pytest.approx(cuts[k - 1], rel=1e-12)
 
@@ -171,7 +172,7 @@ def test_a_folder_of_emitted_c_is_exported(emitted: Path, tmp_path: Path) -> Non
     folder = espalier.export_c(emitted, tmp_path / "out")
     make(folder)
     record = json.loads(call(folder).stdout)
-    assert record["weights"] == "random"
+    assert record["weights"] == "unknown"
     assert len(record["checkpoint"]) == 64
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 37, generator=generator).numpy(), torch.randn(1, 5, generator=generator).numpy()
@@ -179,6 +180,37 @@ def test_a_folder_of_emitted_c_is_exported(emitted: Path, tmp_path: Path) -> Non
     assert np.array_equal(stored[79 : 79 + 74], toy.expected(x, y)[0].ravel())
     with pytest.raises(ValueError, match=r"lacks network\.h|no run is called"):  # the second where runs can be exported too
         espalier.export_c(tmp_path, tmp_path / "other")
+
+
+def test_what_cannot_be_exported_says_why(emitted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its C was made for one shape; leave the shape \(--input 3x3\) out"):
+        espalier.export_c(emitted, tmp_path / "out", shape="3x3")
+    hybrid = object.__new__(HybridNetwork)
+    hybrid.torch_lines, hybrid.share = {}, 0.5
+    with pytest.raises(ValueError, match=r"a hybrid cannot be exported \(50.0% of the multiply-adds compiled"):
+        espalier.export_c(hybrid, tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"what espalier.compile gives, not Identity"):
+        espalier.export_c(torch.nn.Identity(), tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="--input=3by3: write sizes"):
+        espalier.export_c(emitted, tmp_path / "out", shape="3by3")
+
+
+def test_the_stored_outputs_are_pytorchs_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(128, 5)).eval()
+    x = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    wanted = model(x).detach()
+    with espalier.compile(model, torch.zeros(1, 3, 6, 6)) as compiled:
+        folder = espalier.export_c(compiled, tmp_path / "out")
+        stored = np.fromfile(folder / "reference.bin", "<f4")
+        assert np.abs(stored[108:] - wanted.numpy().ravel()).max() <= 1e-6 * float(wanted.abs().max())
+        monkeypatch.setattr(
+            "espalier.exporting.CompiledModel.__call__", lambda self, *inputs: 1.01 * wanted
+        )  # as though it had been miscompiled
+        with pytest.raises(ValueError, match=r"differs from PyTorch by 1.*e-02 of the largest output: it is not exported"):
+            espalier.export_c(compiled, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_the_shell_exports(emitted: Path, tmp_path: Path) -> None:

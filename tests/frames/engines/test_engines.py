@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from espalier.constraints import Assignment
 from espalier.frames import engines as package
 from espalier.frames.engines import ENGINES, TOLERANCES, Engine, Unable, mnn, named, pytorch_eager
 from espalier.frames.engines import engine as engine_module
@@ -137,23 +138,29 @@ def test_what_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_ours_hands_the_network_to_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = {}
-
-    def compile_model(model: nn.Module, example: Tensor, *, num_threads: int, dense: bool) -> package.Run:
-        taken[dense] = num_threads
-        return model
-
-    monkeypatch.setattr("espalier.compiler.compile_model", compile_model, raising=False)
-    for dense in (True, False):
-        assert Ours(dense=dense).missing() is None
-        assert isinstance(Ours(dense=dense).prepare(nn.Identity(), torch.zeros(1), num_threads=3), nn.Identity)
-    assert taken == {True: 3, False: 3}
-    asked = {}
+    asked: dict[str, object] = {}
     monkeypatch.setattr("espalier.compiler.compile_model", lambda model, example, **given: asked.update(given) or model)
-    Ours(dense=False, tune=True).prepare(nn.Identity(), torch.zeros(1), num_threads=3)
-    assert asked == {"num_threads": 3, "dense": False, "tune": True}
-    monkeypatch.delattr("espalier.compiler.compile_model")
-    assert "no compile_model" in str(Ours(dense=True).missing())
+    sets = Assignment([])
+    for dense in (True, False):
+        engine = Ours(dense=dense, fallback="torch", frozen=sets)
+        assert engine.missing() is None
+        assert isinstance(engine.prepare(nn.Identity(), torch.zeros(1), num_threads=3), nn.Identity)
+        assert asked == {"num_threads": 3, "dense": dense, "tune": False, "fallback": "torch", "frozen": sets}
+
+
+def test_what_our_compiler_lacks_is_a_reason_and_what_breaks_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(error: Exception) -> None:
+        def compile_model(model: nn.Module, example: Tensor, **given: object) -> None:
+            raise error
+
+        monkeypatch.setattr("espalier.compiler.compile_model", compile_model)
+
+    raising(ValueError("no operator aten.sort"))
+    with pytest.raises(Unable, match=r"no operator aten\.sort"):
+        Ours(dense=False).prepare(nn.Identity(), torch.zeros(1), num_threads=1)
+    raising(KeyError("a bug"))
+    with pytest.raises(KeyError):
+        Ours(dense=False).prepare(nn.Identity(), torch.zeros(1), num_threads=1)
 
 
 def test_where_fp32_is_the_default_openvino_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:

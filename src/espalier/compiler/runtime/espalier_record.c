@@ -178,13 +178,11 @@ double *es_time(struct es_session *session, int warmup, int runs) {
     return times;
 }
 
-/* The k-th tenth of ascending times, as Python's statistics.quantiles(times, n=10) has it. */
+/* The k-th tenth of two ascending times or more, as Python's statistics.quantiles(times, n=10, method="inclusive") has it. */
 static double tenth(const double *times, int count, int k) {
-    int below = k * (count + 1) / 10;
-    if (below < 1) below = 1;
-    if (below > count - 1) below = count - 1;
-    const double rest = (double)(k * (count + 1) - 10 * below);
-    return (times[below - 1] * (10.0 - rest) + times[below] * rest) / 10.0;
+    const int below = k * (count - 1) / 10;
+    const double rest = (double)(k * (count - 1) - 10 * below);
+    return (times[below] * (10.0 - rest) + times[below + 1] * rest) / 10.0;
 }
 
 /* ---- The record. */

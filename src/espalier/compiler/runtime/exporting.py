@@ -38,7 +38,7 @@ class Origin:
     """
 
     checkpoint: str
-    weights: Literal["trained", "random"] = "trained"
+    weights: Literal["trained", "random", "unknown"] = "trained"
     engine: str = "espalier-sparse"
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-from espalier.frames.engines.engine import TOLERANCES, Engine, Precision, Run, Unable
+from espalier.frames.engines.engine import TOLERANCES, Engine, Native, Precision, Run, Unable
 from espalier.frames.engines.mnn import Mnn
 from espalier.frames.engines.onnxruntime import OnnxRuntime
 from espalier.frames.engines.openvino import OpenVino
@@ -42,4 +42,4 @@ def named(names: Sequence[str] | None = None) -> list[Engine]:
     return [ENGINES[name] for name in chosen]
 
 
-__all__ = ["ENGINES", "TOLERANCES", "Engine", "Ours", "Precision", "Run", "Unable", "named"]
+__all__ = ["ENGINES", "TOLERANCES", "Engine", "Native", "Ours", "Precision", "Run", "Unable", "named"]

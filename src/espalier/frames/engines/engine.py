@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from espalier.compiler import Explanation
 
 Run = Callable[[Tensor], Tensor]
 Precision = Literal["fp32", "bf16"]
@@ -17,6 +19,33 @@ TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2}  # largest |ou
 
 class Unable(Exception):  # noqa: N818  not a fault: a state that is shown
     """An engine cannot run a network, or cannot run here; the message is the reason that is shown in place of a time."""
+
+
+@runtime_checkable
+class Native(Protocol):
+    """What our own compiler makes of a network: a ``Run`` that also says what it is."""
+
+    @property
+    def hybrid(self) -> str:
+        """Return what about it is not native code; empty where all is."""
+        ...
+
+    @property
+    def tuned(self) -> bool:
+        """Return whether a search had a say in it."""
+        ...
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Run it."""
+        ...
+
+    def fork_join_ns(self) -> float:
+        """Return how long handing work to all threads and waiting for them takes."""
+        ...
+
+    def explain(self, *, num_runs: int) -> Explanation:
+        """Return a line for each kernel, timed over that many runs."""
+        ...
 
 
 class Engine(Protocol):

@@ -1,15 +1,13 @@
 """Our own compiler: sparse code for a pruned network, and dense code of the same generator for the same network."""
 
 from contextlib import nullcontext
-from importlib import import_module
-from typing import Any
 
 from torch import Tensor, nn
 
-from espalier.frames.engines.engine import Precision, Run, installed
+from espalier import compiler
+from espalier.constraints.assignment import Assignment
+from espalier.frames.engines.engine import Precision, Run, Unable, installed
 from espalier.frames.machine import machine_lock
-
-COMPILER = "espalier.compiler"
 
 
 class Ours:
@@ -19,27 +17,33 @@ class Ours:
         dense: Treat every weight as dense, the zeros that pruning left included.
         tune: Search for the fastest code, with the machine to itself.
         fallback: ``torch`` leaves operators that the compiler lacks to PyTorch; None refuses networks with any.
+        frozen: The sets that the weights lie in; None takes masks from the zeros of a network that has none.
     """
 
     precision: Precision = "fp32"
 
-    def __init__(self, *, dense: bool, tune: bool = False, fallback: str | None = None) -> None:
-        self.dense, self.tune, self.fallback = dense, tune, fallback
+    def __init__(self, *, dense: bool, tune: bool = False, fallback: str | None = None, frozen: Assignment | None = None) -> None:
+        self.dense, self.tune, self.fallback, self.frozen = dense, tune, fallback, frozen
         self.name = "espalier-dense" if dense else "espalier-sparse"
 
     def version(self) -> str | None:
         return installed("espalier")
 
     def missing(self) -> str | None:
-        return None if _compile_model() is not None else f"this espalier has no compile_model in {COMPILER} yet"
+        return None
 
     def prepare(self, model: nn.Module, example: Tensor, *, num_threads: int) -> Run:
-        asked = {"tune": self.tune, "fallback": self.fallback}
-        given = {name: value for name, value in asked.items() if value}
         with machine_lock() if self.tune else nullcontext():
-            compiled: Run = _compile_model()(model, example, num_threads=num_threads, dense=self.dense, **given)
+            try:
+                compiled: Run = compiler.compile_model(
+                    model,
+                    example,
+                    num_threads=num_threads,
+                    dense=self.dense,
+                    frozen=self.frozen,
+                    tune=self.tune,
+                    fallback=self.fallback,
+                )
+            except ValueError as error:  # names what the compiler lacks, and the way out
+                raise Unable(str(error)) from error
         return compiled
-
-
-def _compile_model() -> Any:
-    return getattr(import_module(COMPILER), "compile_model", None)
