@@ -17,7 +17,8 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain, lines, map_of
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer
-from espalier.compiler.lowering.filters import CLAMPED, RESIDENT_BYTES, Choice, Convolution, lowered
+from espalier.compiler.lowering.filters import CLAMPED, Convolution, lowered
+from espalier.compiler.lowering.filters_rule import RESIDENT_BYTES, Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.tiles import Tile
 
