@@ -5,7 +5,7 @@ from espalier.compiler.masks import DETECTED
 from espalier.constraints.structures import structure
 
 
-def blocks_of(graph: Graph, layer: Node) -> tuple[int, int]:
+def structure_blocks(graph: Graph, layer: Node) -> tuple[int, int]:
     """Return how many filters and channels the blocks of a layer's structure span; 1 and 1 where it has none, or its label is unknown."""
     label = graph.structures.get(layer.constants["weight"], "")
     try:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from espalier.compiler.graph import Graph, Node
-from espalier.compiler.passes.blocks import blocks_of
+from espalier.compiler.passes.blocks import structure_blocks
 from espalier.compiler.passes.channels import Spaces, mixes, selected
 from espalier.compiler.passes.editing import Editing
 from espalier.compiler.reference import BINARY, activated
@@ -131,8 +131,8 @@ def _dead(graph: Graph, spaces: Spaces, values: Values, space: int, size: int) -
         x_C = values[layer.inputs[0]]
         unread_C = (_columns(graph, spaces, layer) == 0).all(0).all(1)
         dead_C &= unread_C | (x_C == 0) | (x_C.isfinite() & (not _bordered(layer)))
-        block = max(block, blocks_of(graph, layer)[1])
-    block = max(block, *(blocks_of(graph, layer)[0] for layer in spaces.makers(space)), 1)
+        block = max(block, structure_blocks(graph, layer)[1])
+    block = max(block, *(structure_blocks(graph, layer)[0] for layer in spaces.makers(space)), 1)
     whole = torch.cat([dead_C, dead_C.new_ones(-size % block)]).view(-1, block).all(1)
     return whole.repeat_interleave(block)[:size]
 

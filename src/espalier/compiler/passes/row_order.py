@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from espalier.compiler.graph import Graph, Node
-from espalier.compiler.passes.blocks import blocks_of
+from espalier.compiler.passes.blocks import structure_blocks
 from espalier.compiler.passes.channels import Spaces, selected
 
 ROWS = 16  # filters that share a list of columns: one vector of the widest instruction set
@@ -40,7 +40,7 @@ def _order(graph: Graph, spaces: Spaces, space: int, layer: Node) -> Tensor | No
     mask = graph.mask(layer)
     assert mask is not None
     mask_MK = mask.flatten(1)
-    unit = max(blocks_of(graph, layer)[0], *(blocks_of(graph, reader)[1] for reader in spaces.takers(space)), 1)
+    unit = max(structure_blocks(graph, layer)[0], *(structure_blocks(graph, reader)[1] for reader in spaces.takers(space)), 1)
     whole = len(mask_MK) // unit * unit
     kept_UK = mask_MK[:whole].view(-1, unit, mask_MK.shape[1]).any(1)
     signatures = [(-int(kept.sum()), kept.numpy().tobytes()) for kept in kept_UK]
