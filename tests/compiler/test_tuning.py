@@ -259,7 +259,9 @@ def test_a_long_search_shows_a_bar(network: tuple[Net, Tensor], monkeypatch: pyt
     assert "layers tuned" in shown.getvalue()
 
 
-@pytest.fixture(params=["pruned", "few-channels", "residual", "linear", "ragged-linear", "grouped", "pooled", "volume", "winograd", "spatial"])
+@pytest.fixture(
+    params=["pruned", "few-channels", "residual", "linear", "ragged-linear", "grouped", "pooled", "volume", "winograd", "spatial"]
+)
 def site(request: pytest.FixtureRequest) -> tuple[Site, Kernel]:
     """Return layers of every kind that template F computes, and their kernels by the rule."""
     torch.manual_seed(1)

@@ -7,7 +7,6 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters import Convolution
 
-BLOCK_FILTERS = (8, 4)  # gM: what template F fills with zeros where vectors are longer
 GROUP_CHANNELS = (4, 2, 1)  # gN
 BAND_FLOATS = 128 * 1024  # of a band's copy, which stays in L2 beside weights in passing
 SPARE = 2  # registers for a weight and a product
