@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from espalier.compiler import compile_model
 from espalier.compiler.isas import ISAS, detect
+from espalier.constraints.structures import KGS
 from espalier.devices import cpu
 from espalier.interface import prune
 
@@ -150,6 +151,26 @@ def test_dense_layers_are_computed_by_winograds_filtering_and_pruned_ones_never(
 
     assert templates(dense=False) == ["W", "F"]
     assert templates(dense=True) == ["W", "W"]
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize(("isa", "filters"), [("avx512", 8), ("avx2", 4)])
+def test_layers_pruned_in_groups_that_vectors_outgrow_have_their_pixels_in_the_lanes(isa: str, filters: int, num_threads: int) -> None:
+    if isa not in RUNNABLE:
+        pytest.skip(f"this machine has no {isa}")
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(32, 64, 3, padding=1), nn.SiLU(), nn.Conv2d(64, 40, 3, padding=2, dilation=2), nn.Sigmoid())
+    model = prune(nn.Sequential(*layers, nn.Conv2d(40, 64, 3, 2, 1)).eval(), constraint=KGS.sized([filters, 4]), rate=4)
+    example = torch.randn(1, 32, 40, 36)
+    with compile_model(model, example, num_threads=num_threads, isa=isa) as compiled:
+        lines = [line for line in compiled.explain() if line.op == "conv"]
+        assert [line.template for line in lines] == ["S", "S", "F"]  # F takes stride 2
+        assert all(line.detail.startswith(f"gM={filters} gN=4 vectors=") for line in lines[:2])
+        kept = [int(layer.weight.count_nonzero()) * 40 * 36 for layer in (model[0], model[2])]
+        assert [line.macs for line in lines[:2]] == kept
+        with torch.inference_mode():
+            assert relative_error(compiled(example), model(example)) < 1e-5
+        assert torch.equal(compiled(example), compiled(example))
 
 
 def test_a_filter_that_is_wholly_pruned_still_gives_its_bias() -> None:

@@ -135,8 +135,14 @@ def arithmetic() -> tuple[nn.Module, Tensor]:
     return Computed(function), torch.randn(1, 18, 13)
 
 
+def spatial() -> tuple[nn.Module, Tensor]:
+    """Groups of 8 filters, which template S takes where vectors are longer: ragged channels, dilation, an activation that moves zero."""
+    model = chain(nn.Conv2d(32, 70, 3, padding=1), nn.ReLU(), nn.Conv2d(70, 36, 3, padding=2, dilation=2), nn.Sigmoid())
+    return prune(model.eval(), constraint="kgs", rate=4), torch.randn(1, 32, 40, 37)
+
+
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    function.__name__: function for function in (planes, volumes, sequence, depthwise, moves, attention, arithmetic)
+    function.__name__: function for function in (planes, volumes, sequence, spatial, depthwise, moves, attention, arithmetic)
 } | {structure: lambda structure=structure: pruned(structure) for structure in ("block_punched", "unstructured", "filter", "column")}
 
 

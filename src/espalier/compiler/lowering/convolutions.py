@@ -11,6 +11,8 @@ from espalier.compiler.layouts import Layout, Plain, lines
 from espalier.compiler.lowering.filters import Convolution, lowered
 from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
+from espalier.compiler.lowering.spatial import lowered_spatial
+from espalier.compiler.lowering.spatial_rule import spatial_blocks
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.compiler.lowering.winograd import lowered_winograd
 from espalier.compiler.lowering.winograd_rule import winograd_blocks
@@ -19,11 +21,13 @@ Triple = tuple[int, int, int]
 
 
 def lower_conv(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph, choice: Choice | None = None) -> Kernel:
-    """Return the kernel of a convolution, groups included: with a choice of knobs F's, else what the rules choose, W or F."""
+    """Return the kernel of a convolution, groups included: with a choice of knobs F's, else what the rules choose."""
     layer, source, result = conv_layer(node, graph), lines(inputs[0]), lines(output)
     residual = lines(inputs[1]) if node.attributes.get("residual") else None
     if choice is None and (blocks := winograd_blocks(layer, source, result, isa)):
         return lowered_winograd(node, layer, source, result, residual, isa, blocks)
+    if choice is None and (cut := spatial_blocks(layer, source, result, isa)):
+        return lowered_spatial(node, layer, source, result, residual, isa, cut)
     return lowered(layer, source, result, residual, isa, choice)
 
 

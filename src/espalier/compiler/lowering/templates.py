@@ -10,6 +10,7 @@ from typing import Any
 from espalier.compiler.lowering.filters_search import first_choices, lower_choice, near_choices, takes_choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
+from espalier.compiler.lowering.spatial_search import first_bands, lower_bands, near_bands, takes_bands
 from espalier.compiler.lowering.winograd_search import first_blocks, lower_blocks, near_blocks, takes_blocks
 
 
@@ -49,6 +50,7 @@ class Template:
 TEMPLATES: dict[str, Template] = {
     "F": Template(takes_choice, first_choices, near_choices, lower_choice),
     "W": Template(takes_blocks, first_blocks, near_blocks, lower_blocks),
+    "S": Template(takes_bands, first_bands, near_bands, lower_bands),
 }
 
 
