@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
-from espalier.compiler.lowering.filters import Convolution, choose
+from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_rule import choose
 from espalier.compiler.lowering.spatial_shape import GROUP_CHANNELS, Blocks, blocks_of, shape_of, takes
 
 LEAST_ROWS = 8  # of all planes together, below which threads have too few to share out
