@@ -90,14 +90,14 @@ def bench(
     _check_ours([one.name for one in chosen], tune=tune, explain=explain, fallback=fallback)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     if isinstance(model, nn.Module):
-        _refuse_random_masks(rate=rate, constraint=constraint, group=group)
+        _refuse_random_masks(constraint=constraint, group=group, rate=rate)
         if input_shape is not None:
             raise ValueError(f"input_shape={tuple(input_shape)}: a network of your own takes what its example shows; leave it out.")
         subject = own_subject(model, example, seed=seed)
     elif example is not None:
         raise ValueError(f"example goes with a network of your own; {model} takes input_shape={tuple(example.shape[1:])}.")
     elif rate is None or Path(model).is_file():
-        _refuse_random_masks(rate=rate, constraint=constraint, group=group)
+        _refuse_random_masks(constraint=constraint, group=group, rate=rate)
         subject = _trained(model, input_shape, store, seed)
     else:
         structure = CONSTRAINT if constraint is None else constraint
@@ -178,7 +178,7 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
     if given["model"] is not None and given["rate"] is None:
         raise ValueError(f"model={given['model']} gets random masks, which need rate=, such as rate=4; rate=1 prunes nothing.")
     if places:
-        _refuse_random_masks(rate=given["rate"], constraint=given["constraint"], group=given["group"])
+        _refuse_random_masks(constraint=given["constraint"], group=given["group"], rate=given["rate"])
     budget_s = _number(given["budget_s"], "budget_s")
     if budget_s is not None and not budget_s > 0:
         raise ValueError(f"budget_s={given['budget_s']} leaves no time to measure in; write budget_s=60, or leave it out.")
