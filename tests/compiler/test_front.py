@@ -206,3 +206,24 @@ def test_a_refusal_lists_all_that_is_missing_at_once() -> None:
 def test_what_is_refused_says_why(model: nn.Module, x: Tensor, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read_model(model, x)
+
+
+class Counting(nn.Module):
+    """Writes to a buffer, and to its input where asked."""
+
+    def __init__(self, *, into_input: bool) -> None:
+        super().__init__()
+        self.into_input = into_input
+        self.register_buffer("calls", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.into_input:
+            return x.mul_(2) + 1
+        self.calls.add_(1)
+        return x * self.calls
+
+
+@pytest.mark.parametrize(("into_input", "named"), [(False, "its buffer 'calls'"), (True, "its input 'x'")], ids=["buffer", "input"])
+def test_a_model_that_writes_when_it_is_called_is_refused(into_input: bool, named: str) -> None:
+    with pytest.raises(ValueError, match=f"the model writes to {named} on every call"):
+        read_model(Counting(into_input=into_input).eval(), torch.zeros(1, 3))

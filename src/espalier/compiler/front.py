@@ -26,6 +26,7 @@ from espalier.workload import exported, operators
 TORCH = str(Path(torch.__file__).parent)
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 CHECK = "aten._assert"  # starts the names of operators that only check
+WRITTEN = {OutputKind.BUFFER_MUTATION: "its buffer", OutputKind.USER_INPUT_MUTATION: "its input"}
 
 
 def read_model(model: nn.Module, example: Tensor | tuple[Tensor, ...], *, frozen: Assignment | None = None) -> Graph:
@@ -62,7 +63,11 @@ def checked(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def read_program(program: torch.export.ExportedProgram) -> "Reading":
-    """Return what can be read of a program, made functional, its operators whole; what cannot is in ``missing``."""
+    """Return what can be read of a program, made functional, its operators whole; what cannot is in ``missing``.
+
+    Raises:
+        ValueError: The model changes a buffer or its input when it is called.
+    """
     with torch.no_grad():
         functional = program.run_decompositions({})
         signature = functional.graph_signature
@@ -77,6 +82,11 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
                 known[node] = held.detach() if isinstance(held, Tensor) else held
                 if entry.kind == InputKind.PARAMETER and isinstance(held, Tensor):
                     parameters[str(entry.target)] = known[node]
+        if kept := [f"{WRITTEN[entry.kind]} '{entry.target}'" for entry in signature.output_specs if entry.kind in WRITTEN]:
+            raise ValueError(
+                f"the model writes to {', '.join(kept)} on every call, which compiled code does not: outputs would be those of the first "
+                "call. Give the value back as an output, or leave it out in evaluation mode."
+            )
         asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
         given = [node for node, wanted in zip(functional.graph.output_node().args[0], asked, strict=True) if wanted]
         return Reading(functional.graph_module, known, parameters, given)
