@@ -3,7 +3,6 @@
 import pytest
 import torch.nn.functional as F
 from activations import BOUNDS, activated, settings
-from hypothesis import assume
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
 from layouts_of import borders, map_shapes, samples
@@ -21,10 +20,11 @@ def depthwise(draw: st.DrawFn) -> Case:
     rank, x = len(shape) - 2, samples(shape)
     kernel = tuple(draw(st.sampled_from([1, 2, 3, 5, 9] if rank < 3 else [1, 3])) for _ in range(rank))
     stride, dilation = (tuple(draw(st.integers(1, most)) for _ in range(rank)) for most in (3, 2))
-    padding = tuple((draw(st.integers(0, size)), draw(st.integers(0, size))) for size in kernel)
-    around = [size for pair in reversed(padding) for size in pair]
+    drawn = [(draw(st.integers(0, size)), draw(st.integers(0, size))) for size in kernel]
     reach = [(size - 1) * apart + 1 for size, apart in zip(kernel, dilation, strict=True)]
-    assume(all(size + sum(pair) >= need for size, pair, need in zip(shape[2:], padding, reach, strict=True)))
+    lacks = [need - size - sum(pair) for need, size, pair in zip(reach, shape[2:], drawn, strict=True)]
+    padding = tuple((before, after + max(0, lack)) for (before, after), lack in zip(drawn, lacks, strict=True))
+    around = [size for pair in reversed(padding) for size in pair]
     filters = shape[1] * draw(st.sampled_from([1, 1, 2, 4] if shape[1] != 3 else [1]))
     constants = {"weight": samples((filters, 1, *kernel), seed=1)}
     if draw(st.booleans()):
