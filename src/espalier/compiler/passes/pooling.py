@@ -6,11 +6,11 @@ Dense 3x3 convolutions are left as they are: template W saves more on them than 
 from dataclasses import replace
 
 from espalier.compiler.graph import Graph, Node
+from espalier.compiler.lowering.winograd_rule import LEAST
 from espalier.compiler.passes.editing import Editing, only_reader
 
 MONOTONE = (None, "relu", "relu6")  # their maximum is theirs of the maximum
 SIDE = 2
-LEAST = 32  # channels and filters that template W takes (lowering.winograd_rule.LEAST)
 
 
 def fuse_pools(graph: Graph) -> Graph:
