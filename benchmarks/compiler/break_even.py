@@ -13,7 +13,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 
-from suite_layers import AS_COMPILED, LAYERS, LEFT_OUT, PEERS, RATE_ONE, contest, machine_state, median_ms
+from suite_layers import AS_COMPILED, CHAIN, LAYERS, LEFT_OUT, PEERS, RATE_ONE, contest, machine_state, median_ms
 from suite_results import Entry, arguments, cell, facts, measure_all, origin, table
 
 from espalier.constraints import STRUCTURES, Structure
@@ -76,13 +76,13 @@ def _of(structure: str, ours: Mapping[str, Entry], best_ms: float | None) -> Ent
 
 def page(entries: Mapping[str, Entry]) -> list[str]:
     """Return the page."""
-    told = dict.fromkeys(f"- {peer}: {reason}" for entry in entries.values() for peer, reason in entry["reasons"].items())
+    told = [f"- {peer}, {name}: {reason}" for name, entry in entries.items() for peer, reason in entry["reasons"].items()]
     missing = [layer for layer in LAYERS if layer not in {entry["layer"] for entry in entries.values()}]
     lines = [
         "# Break-even",
         "",
         *origin(entries),
-        "Batch 1, fp32; written by benchmarks/compiler/break_even.py.",
+        f"Batch 1, fp32, chains of {CHAIN} layers with ReLU; written by benchmarks/compiler/break_even.py.",
         "",
         "Measured: the rate from which on our sparse code is faster than the best dense engine, the fastest of the peers and of our own",
         f"dense code as compiled (*espalier, {AS_COMPILED}*); between measured rates by a straight line on logarithmic axes. 1: our",

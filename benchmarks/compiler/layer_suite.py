@@ -34,7 +34,8 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
     timed = [RATE_ONE, AS_COMPILED, *rates]
     head = ["layer", "structure", "GFLOP", "best peer", "ms", *timed, *(f"GFLOP/s {name}" for name in (RATE_ONE, *rates))]
     head += [*(f"share {rate}" for rate in rates), *(f"over own dense {rate}" for rate in rates), "fork-join ns", "moved", "others' CPUs"]
-    told = dict.fromkeys(f"- {peer}: {reason}" for entry in entries.values() for peer, reason in entry["reasons"].items())
+    told = [f"- {peer}, {name}: {reason}" for name, entry in entries.items() for peer, reason in entry["reasons"].items()]
+    lengths = ", ".join(dict.fromkeys(str(entry["chain"]) for entry in entries.values()))
     threads = ", ".join(dict.fromkeys(str(entry["num_threads"]) for entry in entries.values()))
     return [
         "# Single layers",
@@ -42,15 +43,17 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         *origin(entries),
         f"{threads} threads, batch 1, fp32; written by benchmarks/compiler/layer_suite.py.",
         "",
-        "Each network is one layer, and a call brings its input to blocks of channels and its output back, ours and the peers' alike: at",
-        "high rates and on small layers that is most of our time. Inside a network it falls away (`explain`, model_suite.md).",
+        f"Each network is a chain of {lengths} such layers with ReLU, to and fro where channels and filters differ; times are those of a",
+        "call over that number. What remains of bringing the input to blocks of channels and the output back is in them, ours and the",
+        "peers' alike.",
         "",
         "Median ms, and behind our times how many times as fast as the best peer; the JSON file has the 10th and 90th percentiles and how",
         f"many passes count. Our dense code runs twice: *{RATE_ONE}* is template F at rate 1, *{AS_COMPILED}* what the compiler makes of a",
-        "dense layer, its template named behind. GFLOP/s count what is kept. *share* is the time of F at rate 1 over the sparse time, over",
-        "the counted rate: how much of the rate this kernel turns into speed. *over own dense* is the speed-up over the faster of our two",
-        "dense codes. Fork-join is the time to hand work to all threads and wait for them, before and after; *moved*: the CPUs changed",
-        "places meanwhile. Others' CPUs: what other processes used.",
+        "dense layer, its template named behind. Rates and GFLOP/s count what the passes keep, less than was asked where channels lose all",
+        "their readers. *share* is the time of F at rate 1 over the sparse time, over the counted rate: how much of the rate this kernel",
+        "turns into speed. *over own dense* is the speed-up over the faster of our two dense codes. Fork-join is the time to hand work to",
+        "all threads and wait for them, before and after; *moved*: the CPUs changed places meanwhile. Others' CPUs: what other processes",
+        "used.",
         "",
         LEFT_OUT,
         "",
@@ -60,11 +63,15 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def _row(name: str, entry: Entry, rates: list[str]) -> list[str]:
+    def layer_ms(one: Entry | None) -> float | None:
+        ms = median_ms(one)
+        return None if ms is None else ms / entry["chain"]
+
     ours = entry["ours"]
-    peer = median_ms(entry["peers"].get(entry["best_peer"]))
-    rate_one, compiled = (median_ms(ours[dense]) for dense in (RATE_ONE, AS_COMPILED))
+    peer = layer_ms(entry["peers"].get(entry["best_peer"]))
+    rate_one, compiled = (layer_ms(ours[dense]) for dense in (RATE_ONE, AS_COMPILED))
     own = min((ms for ms in (rate_one, compiled) if ms is not None), default=None)
-    found = {rate: (median_ms(ours.get(rate)), ours[rate]["rate"] if rate in ours else 1.0) for rate in rates}
+    found = {rate: (layer_ms(ours.get(rate)), ours[rate]["rate"] if rate in ours else 1.0) for rate in rates}
     return [
         name,
         entry["structure"],

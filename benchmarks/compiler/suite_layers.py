@@ -4,11 +4,13 @@ Our dense code takes part twice. ``dense`` is template F at rate 1, the kernel o
 rate that becomes speed is counted against it. ``dense (as compiled)`` is what a user gets of a dense layer, Winograd's filtering where the
 compiler finds it faster: speed-ups are counted against the best dense code there is, this and other engines' alike.
 
-Layers are timed alone and warm. Masks are drawn at random with a seed; every contestant's output is checked before it is timed, and all
-take turns.
+A layer is timed as a chain of ``CHAIN`` like it, so that bringing the input to an engine's own format and the output back counts little;
+a layer with other channels than filters alternates with its reverse, which takes as many operations. Masks are drawn at random with a
+seed, and rates are counted in what the compiler's passes leave: channels that nobody reads are gone. Every contestant's output is checked
+before it is timed, and all take turns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +30,8 @@ from espalier.untrained import prune_at_random
 
 PEERS = ("onnxruntime", "openvino", "mnn")
 LEFT_OUT = "To save time, pytorch-eager and torch-compile take no part unless `--engines` names them; either could be the best engine."
+CHAIN = 4  # layers
+BIAS_STD = 0.01  # small, so that the input still tells in the output of a pruned chain
 RATE_ONE, AS_COMPILED = "dense", "dense (as compiled)"
 
 
@@ -54,15 +58,29 @@ class Layer:
     @property
     def gflop(self) -> float:
         """Return its 1e9 floating-point operations, two for a multiply-add, those on the border's zeros included."""
-        weights = self.channels * self.filters * torch.Size(self.kernel).numel()
-        return 2e-9 * weights * torch.Size(self.size).numel()
+        return 2e-9 * self.num_weights * torch.Size(self.size).numel()
 
-    def module(self, seed: int) -> nn.Module:
-        """Return it with seeded weights."""
-        torch.manual_seed(seed)
-        conv = nn.Conv2d if len(self.kernel) == 2 else nn.Conv3d
+    @property
+    def num_weights(self) -> int:
+        """Return how many weights it has, without biases."""
+        return self.channels * self.filters * torch.Size(self.kernel).numel()
+
+    def chain(self, seed: int) -> nn.Module:
+        """Return ``CHAIN`` of it with seeded weights, to and fro, and ReLUs between them.
+
+        There is none behind the last: MNN's converter loses the weights of a 3-D convolution whose ReLU is the network's output.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        conv: Callable[..., nn.Conv2d | nn.Conv3d] = nn.Conv2d if len(self.kernel) == 2 else nn.Conv3d
         padding = tuple(size // 2 for size in self.kernel)
-        return nn.Sequential(conv(self.channels, self.filters, self.kernel, padding=padding)).eval().requires_grad_(requires_grad=False)
+        ways = [(self.channels, self.filters), (self.filters, self.channels)] * (CHAIN // 2)
+        convs = [conv(channels, filters, self.kernel, padding=padding) for channels, filters in ways]
+        for layer in convs:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            assert layer.bias is not None
+            nn.init.normal_(layer.bias, 0.0, BIAS_STD, generator=generator)
+        chain = [module for layer in convs for module in (layer, nn.ReLU())][:-1]
+        return nn.Sequential(*chain).eval().requires_grad_(requires_grad=False)
 
 
 THREE, CUBE, ONE = (3, 3), (3, 3, 3), (1, 1)
@@ -89,17 +107,17 @@ LAYERS: dict[str, Layer] = {
 def contest(
     layer: Layer, masked: Mapping[str, tuple[Structure, float]], *, num_threads: int, peers: Sequence[str], num_runs: int, budget_s: float
 ) -> Entry:
-    """Return the times of the peers, of our two dense codes, and of our code for each masked layer.
+    """Return the times of the peers, of our two dense codes, and of our code for each mask, of a chain of a layer.
 
     Args:
         layer: What is timed.
         masked: Name -> structure and rate of its mask.
         num_threads: Threads of every contestant.
-        peers: Engines that run the dense layer.
+        peers: Engines that run the dense chain.
         num_runs: Rounds.
         budget_s: Seconds after which no further round begins, once there have been ten.
     """
-    dense = layer.module(seed=0)
+    dense = layer.chain(seed=0)
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(1, layer.channels, *layer.size, generator=generator) for _ in range(2)]
     contestants, absent = _peers(dense, inputs[0], peers, num_threads)
@@ -110,10 +128,14 @@ def contest(
             ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True, winograd=winograd))
             contestants[name], templates[name] = Contestant(ours, TOLERANCES["fp32"]), _template(ours)
         for name, (structure, rate) in masked.items():
-            model = layer.module(seed=0)
+            model = layer.chain(seed=0)
             sets = prune_at_random(model, assign(model, partial(Sparse, structure), rate=rate), generator)
-            rates[name] = 1 / float((model.get_parameter("0.weight") != 0).float().mean())
             compiled = stack.enter_context(compile_model(model, inputs[0], num_threads=num_threads, frozen=sets))
+            left = _non_zeros(compiled)
+            if not left:
+                absent[name] = "its masks leave no path through the chain"
+                continue
+            rates[name] = CHAIN * layer.num_weights / left
             templates[name] = _template(compiled)
             contestants[name] = Contestant(compiled, TOLERANCES["fp32"], [model(x) for x in inputs])
         wanted = [dense(x) for x in inputs]
@@ -143,8 +165,13 @@ def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) 
 
 
 def _template(compiled: CompiledNetwork) -> str:
-    (line,) = (line for line in compiled.explain() if line.op == "conv")
-    return f"{line.template} {line.detail}"
+    return " / ".join(dict.fromkeys(f"{line.template} {line.detail}" for line in compiled.explain() if line.op == "conv"))
+
+
+def _non_zeros(compiled: CompiledNetwork) -> int:
+    """Return how many weights of convolutions are not zero after the passes."""
+    graph = compiled.program.graph
+    return sum(int(graph.constants[node.constants["weight"]].count_nonzero()) for node in graph if node.op == "conv")
 
 
 def _entry(layer: Layer, found: Contention, absent: Mapping[str, str], rates: Mapping[str, float], templates: Mapping[str, str]) -> Entry:
@@ -161,6 +188,7 @@ def _entry(layer: Layer, found: Contention, absent: Mapping[str, str], rates: Ma
     best = min(timed, key=timed.__getitem__) if timed else None
     return {
         "gflop": layer.gflop,
+        "chain": CHAIN,
         "peers": peers,
         "ours": ours,
         "best_peer": min(timed_peers, key=timed.__getitem__) if timed_peers else None,
