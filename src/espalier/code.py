@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier import HOMES
+from espalier.code_text import code_text
 from espalier.importing import as_target, make_importable
 from espalier.record import Record
 
@@ -141,14 +142,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> _Source:  # noqa: ARG001 (a cha
     chains = tuple(
         sorted(set(_chains(tree, {bound: of if name is None else f"{of}.{name}" for bound, dots, of, name in imports if not dots})))
     )
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return _Source(ast.unparse(tree), imports, chains)
-
-
-def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return ast.get_docstring(node, clean=False) is not None
+    return _Source(code_text(tree), imports, chains)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
