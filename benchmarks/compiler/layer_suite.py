@@ -43,7 +43,7 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         *origin(entries),
         f"{threads} threads, batch 1, fp32; written by benchmarks/compiler/layer_suite.py.",
         "",
-        f"Each network is a chain of {lengths} such layers with ReLU, to and fro where channels and filters differ; times are those of a",
+        f"Each network is a chain of {lengths} such layers with ReLU, there and back where channels and filters differ; times are those of a",
         "call over that number. What remains of bringing the input to blocks of channels and the output back is in them, ours and the",
         "peers' alike.",
         "",

@@ -66,7 +66,7 @@ class Layer:
         return self.channels * self.filters * torch.Size(self.kernel).numel()
 
     def chain(self, seed: int) -> nn.Module:
-        """Return ``CHAIN`` of it with seeded weights, to and fro, and ReLUs between them.
+        """Return ``CHAIN`` of it with seeded weights, there and back, and ReLUs between them.
 
         There is none behind the last: MNN's converter loses the weights of a 3-D convolution whose ReLU is the network's output.
         """
