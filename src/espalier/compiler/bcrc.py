@@ -72,7 +72,7 @@ def matrix(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], int(np.prod(shape[2:], dtype=np.int64))
 
 
-def pack(weight: Tensor, mask: Tensor | None, *, block_filters: int, group_channels: int) -> Packed:
+def pack(weight: Tensor, mask: Tensor | None, *, block_filters: int, group_channels: int, by_plane: bool = False) -> Packed:
     """Return ``weight`` in BCRC-P.
 
     Entries of a block are ordered by line of 16 channels, then position, then channel: the columns of a pixel's line are read while it is
@@ -83,16 +83,18 @@ def pack(weight: Tensor, mask: Tensor | None, *, block_filters: int, group_chann
         mask: What pruning kept; None keeps everything.
         block_filters: gM.
         group_channels: gN; of a map's lines of 16 channels an entry reads one, so that gN divides 16, or is 3 where there are 3 channels.
+        by_plane: Order a block's entries by plane of the kernel, its first axis, before all else.
     """
     filters, channels, positions = matrix(tuple(weight.shape))
     dense = np.zeros((-(-filters // block_filters) * block_filters, -(-channels // group_channels) * group_channels, positions), np.float32)
     dense[:filters, :channels] = weight.detach().reshape(filters, channels, positions).numpy()
     needed = needed_entries(tuple(weight.shape), mask, block_filters=block_filters, group_channels=group_channels)
     grouped = dense.reshape(needed.shape[0], block_filters, needed.shape[1], group_channels, positions)
+    a_plane = positions // weight.shape[2] if by_plane else positions
     start, found_positions, found_channels, packed = [0], [], [], []
     for block, kept in enumerate(needed):
         group, position = np.nonzero(kept)
-        order = np.lexsort((group, position, group * group_channels // 16))
+        order = np.lexsort((group, position, group * group_channels // 16, position // a_plane))
         group, position = group[order], position[order]
         start.append(start[-1] + len(group))
         found_positions.append(position)

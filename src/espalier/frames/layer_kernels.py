@@ -137,7 +137,7 @@ def by_panels(layer: Layer, isa: Isa, panel: Panel, *, grouped: bool = True) -> 
 def rule(layer: Layer, isa: Isa) -> Choice:
     """Return the blocks that template F takes without a search."""
     source, result = (lines(layout) for layout in layer.maps)
-    return choose(layer.convolution, isa, result.size, source.line)
+    return choose(layer.convolution, isa, result.size, source)
 
 
 def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:

@@ -8,7 +8,6 @@ Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filte
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
+from espalier.compiler.lowering.filters_planes import cuts, macs_reached, reached_planes
 from espalier.compiler.lowering.filters_rule import Choice, choose, split_by_filters
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.places import narrowed
@@ -90,15 +90,19 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
         choice: Knobs; None takes the rule's.
     """
     size = layer.computed(result.size)
-    choice = choice or choose(layer, isa, size, source.line)
-    packed = pack(layer.weight, layer.mask, block_filters=choice.vectors * isa.lanes, group_channels=choice.channels)
+    choice = choice or choose(layer, isa, size, source)
+    tile, skips = choice.tile, bool(_planes(layer, source, size, choice.tile))
+    filters, channels = choice.vectors * isa.lanes, choice.channels
+    packed = pack(layer.weight, layer.mask, block_filters=filters, group_channels=channels, by_plane=skips)
     bias = torch.zeros(packed.num_blocks * packed.block_filters)
     bias[: len(layer.bias)] = layer.bias.detach()
     body = _function(layer, packed, choice, source, result, residual, isa)
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
-    tile = choice.tile
+    if skips:
+        arrays["cut"] = cuts(packed)
+    reached = reached_planes(layer, source.size[0], size[0], tile.planes)
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
-    return Kernel("F", body, arrays, packed.executed * math.prod(size), detail, choice=choice)
+    return Kernel("F", body, arrays, macs_reached(packed, reached, size, tile.planes), detail, choice=choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -109,6 +113,12 @@ def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
     shift = -sum(p * s for p, s in zip(layer.padding, source.strides, strict=True))
     channel = np.array([source.channel(int(number)) for number in packed.channels], np.int64)
     return narrowed(((along * steps[:, None]).sum(0) + shift + channel) * 4)
+
+
+def _planes(layer: Convolution, source: Lines, size: tuple[int, int, int], tile: Tile) -> list[tuple[int, int]]:
+    """Return the kernel planes that each tile along D needs; nothing where all need all."""
+    reached = reached_planes(layer, source.size[0], size[0], tile.planes)
+    return reached if any(planes != (0, layer.weight.shape[2]) for planes in reached) else []
 
 
 def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:
@@ -148,8 +158,8 @@ def _calls(
     filters, last = packed.block_filters, f"p == {packed.num_blocks - 1}"
     into = [f"yt + {_block(result, filters)}"]
     added = [] if residual is None else [f"rt + {_block(residual, filters)}"]
-    weights = f"w + start[p] * INT64_C({choice.channels * filters})"
-    arguments = ["xt", "entry + start[p]", weights, "start[p + 1] - start[p]", f"bias + p * {filters}"]
+    weights = f"w + at * INT64_C({choice.channels * filters})"
+    arguments = ["xt", "entry + at", weights, "behind - at", f"bias + p * {filters}"]
     given = ", ".join([*arguments, "sums"] if finished else [*arguments, *into, *added])
     lines = [f"{NAME}_tile({given});"]
     if last_vectors != choice.vectors:
@@ -184,10 +194,17 @@ def _passes(
     else:
         split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
     joined = "\n        ".join(calls)
+    table, cut, unread, needed, bounds = "", "", "", "", ("start[p]", "start[p + 1]")
+    if reached := _planes(layer, source, size, tile):
+        pairs = ", ".join(f"{{{low}, {high}}}" for low, high in reached)
+        table = f"static const uint8_t {NAME}_planes[][2] = {{{pairs}}}; /* of the kernel, which a tile along D needs */\n"
+        cut, needed = ", const int32_t *cut", f"const uint8_t *planes = {NAME}_planes[t / {rows * columns}];"
+        unread = "" if by_filters else " __attribute__((unused))"
+        bounds = (f"cut[p * {layer.weight.shape[2] + 1} + planes[0]]", f"cut[p * {layer.weight.shape[2] + 1} + planes[1]]")
     portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
-    return f"""void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
-    const int32_t *start, const int32_t *entry, const float *w, const float *bias)
+    return f"""{table}void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
+    const int32_t *start{unread}, const int32_t *entry, const float *w, const float *bias{cut})
 {{
   int64_t begin = 0, end = {planes * rows * columns}, first = 0, last = {packed.num_blocks};
   {buffer}
@@ -202,7 +219,9 @@ def _passes(
       const float *xt = x + {_at(source, steps)};
       float *yt = y + {_at(result, _output_steps(layer, result))};
       {residual_tile}
+      {needed}
       for (int64_t p = from; p < to; ++p) {{
+        const int64_t at = {bounds[0]}, behind = {bounds[1]};
         {joined}
       }}
     }}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from espalier.compiler.bcrc import Packed, needed_entries
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
+from espalier.compiler.lowering.filters_planes import share_reached
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Choice:
     resident_bytes: int = RESIDENT_BYTES
 
 
-def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], line: int) -> Choice:
+def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], source: Lines) -> Choice:
     """Return the blocks that should be fastest: fewest multiplications, stored zeros included, over the speed of such blocks.
 
     Weights that do not stay in L2 come from L3 with the first tile, which takes no less time than they do.
@@ -47,15 +48,19 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], line: int
         layer: The layer.
         isa: Instruction set.
         size: D, H, W that are computed, before any pool.
-        line: Channels of a line of the input.
+        source: The input.
     """
+
+    def share(planes: int) -> float:
+        return share_reached(layer, source.size[0], size[0], planes)
+
     shape = tuple(layer.weight.shape)
     best: tuple[float, Choice] | None = None
-    for vectors, channels in block_shapes(layer, isa, line):
+    for vectors, channels in block_shapes(layer, isa, source.line):
         entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-        tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side)
+        tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side, share=share)
         a_tile = tile.pixels * (1 + WEIGHT_LOADS / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
-        loads = entries * channels * vectors
+        loads = entries * channels * vectors * share(tile.planes)
         first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
         cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
         if best is None or cost < best[0]:
@@ -65,7 +70,7 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], line: int
 
 
 def block_shapes(layer: "Convolution", isa: Isa, line: int) -> list[tuple[int, int]]:
-    """Return the vectors of filters and the gN that blocks of a layer may have; arguments as of ``choose``."""
+    """Return the vectors of filters and the gN that blocks of a layer may have, which reads lines of ``line`` channels."""
     filters, channels = layer.weight.shape[:2]
     vectors = [number for number in isa.vectors if (number - 1) * isa.lanes < filters]
     groups = [n for n in CHANNELS if channels % n == 0 and ((n == 3) == (channels == 3)) and (n == 3 or line % n == 0)]

@@ -14,6 +14,7 @@ from espalier.compiler.layouts import lines
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer, lower_conv, lower_linear
 from espalier.compiler.lowering.depthwise import is_depthwise
 from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_planes import share_reached
 from espalier.compiler.lowering.filters_rule import WEIGHT_LOADS, Choice, block_shapes
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.knobs import knobs_of
@@ -45,10 +46,12 @@ def first_choices(site: Site) -> list[dict[str, Any]]:
         filters = vectors * site.isa.lanes
         entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=filters, group_channels=channels).sum())
         speed = site.isa.efficiency[vectors, channels]
-        tiles = sorted(tiles_of(size, site.isa.pixels(vectors), layer.side), key=lambda tile: _slots(tile, size, vectors))
-        for tile in tiles[:MOST_OF_BLOCKS]:
-            cost = entries * channels * vectors * _slots(tile, size, vectors) / speed
-            ranked.append((cost, Choice(vectors, channels, tile)))
+        costs = {
+            tile: _slots(tile, size, vectors) * share_reached(layer, source.size[0], size[0], tile.planes)
+            for tile in tiles_of(size, site.isa.pixels(vectors), layer.side)
+        }
+        promising = sorted(costs, key=costs.__getitem__)[:MOST_OF_BLOCKS]
+        ranked += [(entries * channels * vectors * costs[tile] / speed, Choice(vectors, channels, tile)) for tile in promising]
     ranked.sort(key=lambda one: one[0])
     return [asdict(choice) for cost, choice in ranked[:MOST_FIRST] if cost <= FAR * ranked[0][0]]
 

@@ -12,6 +12,7 @@ from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_planes import share_reached
 from espalier.compiler.lowering.filters_rule import choose
 from espalier.compiler.lowering.spatial_shape import GROUP_CHANNELS, Blocks, blocks_of, shape_of, takes
 
@@ -81,9 +82,10 @@ def spatial_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) ->
 
 def filters_cost(layer: Convolution, source: Lines, result: Lines, isa: Isa) -> float:
     """Return the cost of template F; arguments as of ``spatial_blocks``."""
-    choice = choose(layer, isa, result.size, source.line)
+    choice = choose(layer, isa, result.size, source)
     filters = choice.vectors * isa.lanes
-    macs = choice.tile.slots(result.size) * _kept(layer, filters, choice.channels) * filters * choice.channels
+    share = share_reached(layer, source.size[0], result.size[0], choice.tile.planes)
+    macs = share * choice.tile.slots(result.size) * _kept(layer, filters, choice.channels) * filters * choice.channels
     return macs * max(isa.efficiency.values()) / isa.efficiency[choice.vectors, choice.channels]
 
 

@@ -4,7 +4,7 @@ Ragged edges are covered by moving the last tile back over the one before it: so
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -49,7 +49,9 @@ def tiles_of(size: tuple[int, int, int], most_pixels: int, step: int = 1) -> Ite
                 yield Tile(rows, columns, planes)
 
 
-def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1) -> Tile:
+def best_tile(
+    size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1, share: Callable[[int], float] = lambda _: 1.0
+) -> Tile:
     """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them.
 
     Ties go to fewer planes, then to the squarer.
@@ -59,8 +61,9 @@ def best_tile(size: tuple[int, int, int], most_pixels: int, *, overhead: float, 
         most_pixels: What the registers hold.
         overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
         step: What rows and columns must be multiples of.
+        share: Planes of a tile -> share of a layer's products that such tiles need.
     """
     return min(
         tiles_of(size, most_pixels, step),
-        key=lambda tile: (tile.slots(size) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)),
+        key=lambda tile: (tile.slots(size) * share(tile.planes) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters import Convolution
+from espalier.compiler.lowering.filters_planes import share_reached
 from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
@@ -56,7 +57,7 @@ def winograd_blocks(layer: Convolution, source: Lines, result: Lines, isa: Isa) 
     sizes = [size for size in TRANSFORMS if size <= min(result.size[1:])]
     found = [blocks_of(layer, result, isa, size) for size in sizes]
     best = min(found, key=lambda blocks: winograd_cost(layer, result, isa, blocks))
-    filters = filters_cost(layer, result, isa, choose(layer, isa, result.size, source.line))
+    filters = filters_cost(layer, source, result, isa, choose(layer, isa, result.size, source))
     return best if COSTS[isa.name].margin * winograd_cost(layer, result, isa, best) < filters else None
 
 
@@ -72,10 +73,11 @@ def winograd_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) -
     return shape.macs + transforms + _streamed(weight_bytes(layer, blocks.size), passes, costs)
 
 
-def filters_cost(layer: Convolution, result: Lines, isa: Isa, choice: Choice) -> float:
+def filters_cost(layer: Convolution, source: Lines, result: Lines, isa: Isa, choice: Choice) -> float:
     """Return the cost of template F; arguments as of ``winograd_blocks``."""
     filters = -(-layer.weight.shape[0] // isa.lanes) * isa.lanes
-    macs = choice.tile.slots(result.size) * filters * math.prod(layer.weight.shape[1:])
+    share = share_reached(layer, source.size[0], result.size[0], choice.tile.planes)
+    macs = share * choice.tile.slots(result.size) * filters * math.prod(layer.weight.shape[1:])
     alone = math.prod(choice.tile.counts(result.size)) == 1  # such blocks are chosen for their one pass over weights, not for their speed
     slower = 1.0 if alone else max(isa.efficiency.values()) / isa.efficiency[choice.vectors, choice.channels]
     return macs * slower + _streamed(4 * layer.weight.numel(), 1, COSTS[isa.name])
