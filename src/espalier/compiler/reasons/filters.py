@@ -53,18 +53,22 @@ def short_lists(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 def uneven(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     """Threads have unequally many tiles, or blocks."""
-    if "_blocks(start, " in kernel.source:
+    if _by_filters(kernel):
         return on_threads(len(kernel.arrays["start"]) - 1, "blocks of filters", machine.num_threads)
     return on_threads(math.prod(_choice(kernel).tile.counts(computed(site))), "tiles", machine.num_threads)
 
 
 def traffic(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
-    """Memory cannot keep up: weights that are used for few pixels, or activations that little is computed with."""
+    """Memory cannot keep up: weights that are used for few pixels, or activations that little is computed with.
+
+    What comes from memory comes while sums are formed, however slowly.
+    """
     weights, num_bytes = kernel.arrays["w"].nbytes, moved(site)
     level = machine.level(machine.network_bytes)
-    weights_flop = machine.flop(weights * (1 if level == "L2" else machine.num_threads), level)
+    weights_flop = machine.flop(weights * (1 if level == "L2" or _by_filters(kernel) else machine.num_threads), level)
     moved_flop = machine.flop(num_bytes, machine.level(num_bytes))
-    share = min(1.0, 2 * kernel.macs / BEST_SHARE / (weights_flop + moved_flop))
+    slowed = math.prod(found.share for finder in (block_size, overlap, latency, short_lists) if (found := finder(site, kernel, machine)))
+    share = min(1.0, 2 * kernel.macs / (BEST_SHARE * slowed) / (weights_flop + moved_flop))
     size = computed(site)
     if weights_flop > moved_flop:
         return Reason(f"map {map_text(size)}: {megabytes(weights)} of weights from {level} serve {math.prod(size)} pixels", share)
@@ -85,6 +89,11 @@ def one_row(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     level = machine.level(machine.network_bytes)
     share = min(1.0, 2 * kernel.macs / machine.flop(kernel.arrays["w"].nbytes, level))
     return Reason(f"one row: each weight from {level} serves one multiply-add", share)
+
+
+def _by_filters(kernel: Kernel) -> bool:
+    """Return whether threads share out blocks of filters, so that each reads its own weights only."""
+    return "_blocks(start, " in kernel.source
 
 
 def _choice(kernel: Kernel) -> Choice:

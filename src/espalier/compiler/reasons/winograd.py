@@ -36,7 +36,7 @@ def larger_weights(site: Site, kernel: Kernel, machine: Machine) -> Reason | Non
     first = num_bytes * (1 if shape.by_filters else min(machine.num_threads, shape.num_groups))
     passes = 1 if shape.by_filters else max(machine.num_threads, math.ceil(shape.num_groups / shape.blocks.groups))
     again = num_bytes * passes - first if num_bytes > machine.l2_bytes else 0  # what a core's L2 holds is read in passing
-    flop = (machine.flop(first, level) if level == "L3" else 0.0) + machine.flop(max(0, again), "L3")
+    flop = (0.0 if level == "L2" else machine.flop(first, level)) + machine.flop(max(0, again), "L3")
     times = shape.transform.positions / KERNEL**2
     text = f"{megabytes(num_bytes)} of weights from {level}, {times:.3g}x as many as untransformed, serve a map of {map_text(shape.size)}"
     return Reason(text, 2 * kernel.macs / (2 * kernel.macs + BEST_SHARE * flop))
