@@ -13,6 +13,8 @@ from espalier.compiler.lowering.site import Site
 from espalier.compiler.reasons import filters, layers, products, spatial, winograd
 from espalier.compiler.reasons.machine import BEST_SHARE, WORTH, Finder, Machine, Reason
 
+__all__ = ["BEST_SHARE", "REASONS", "Machine", "Reason", "expected_share", "reasons"]
+
 REASONS: Mapping[str, tuple[Finder, ...]] = {  # template -> what may hold it back; every template that multiplies has some
     "F": (
         *(filters.block_size, filters.overlap, filters.latency, filters.short_lists, filters.uneven, filters.traffic, layers.barrier),

@@ -26,7 +26,7 @@ def transforms(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     number = math.prod(shape.grid) * shape.size[0] * (into + -(-shape.filters // LINE)) * shape.transform.positions
     share = kernel.macs / (kernel.macs + COSTS[site.isa.name].transform * number)
     m, times = shape.blocks.size, KERNEL**2 * shape.blocks.size**2 / shape.transform.positions
-    return Reason(f"tiles of {m}x{m} save {times:.3g}x of the products; their transforms take {1 - share:.0%} of the time", share)
+    return Reason(f"tiles of {m}x{m} need {times:.3g}x fewer products; their transforms take {1 - share:.0%} of the time", share)
 
 
 def larger_weights(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
