@@ -1,59 +1,22 @@
 """Why a kernel is not faster: each reason is told for a layer that has it, with figures counted by hand, and for no other."""
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from layers_told import CEILINGS, MACHINE, conv, layer, masked, told, with_knobs
 from torch import Tensor, nn
 
-from espalier.compiler.compiling import lowered_model
-from espalier.compiler.isas import ISAS
-from espalier.compiler.lowering.filters_search import asdict, lower_choice
-from espalier.compiler.lowering.kernel import Kernel
-from espalier.compiler.lowering.site import Site
-from espalier.compiler.program import site_of
-from espalier.compiler.reasons import BEST_SHARE, Machine, expected_share, reasons
-from espalier.compiler.runtime.probing import Ceilings
-
-AVX512 = ISAS["avx512"]  # the rules are data: no AVX-512 is needed to read them
-CEILINGS = Ceilings("avx512", 2, 200.0, 400.0, 350.0, 58.0, 32.0, 300.0)
-MACHINE = Machine(num_threads=2, l2_bytes=2 << 20, network_bytes=1 << 20)
+from espalier.compiler import lowering
+from espalier.compiler.reasons import BEST_SHARE, REASONS, expected_share, reasons
 
 
 @pytest.fixture(autouse=True)
 def _filters_template_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense 3x3 layers are here for template F's sake."""
     monkeypatch.setattr("espalier.compiler.lowering.convolutions.winograd_blocks", lambda *_: None)
-
-
-def layer(model: nn.Module, *shape: int) -> tuple[Site, Kernel]:
-    """Return the first layer with weights, where it stands and its kernel by the rule."""
-    made = lowered_model(model.eval(), torch.randn(1, *shape), isa=AVX512)
-    number = next(number for number, step in enumerate(made.steps) if step.node.op in ("conv", "linear"))
-    return site_of(made, number), made.steps[number].kernel
-
-
-def with_knobs(found: tuple[Site, Kernel], **knobs: object) -> tuple[Site, Kernel]:
-    site, kernel = found
-    return site, lower_choice(site, {**asdict(kernel.choice), **knobs})  # type: ignore[call-overload]
-
-
-def told(found: tuple[Site, Kernel], machine: Machine = MACHINE) -> str:
-    return "; ".join(reason.text for reason in reasons(*found, machine))
-
-
-def conv(channels: int, filters: int, kernel: int = 3, **more: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, filters, kernel, padding=kernel // 2, **more)
-
-
-def masked(layer: nn.Conv2d, block: tuple[int, int], share: float) -> nn.Conv2d:
-    """Return the layer with that share of its blocks of filters x channels kept at each position, at least the first of each block row."""
-    filters, channels = block
-    rows, columns = layer.weight.shape[0] // filters, layer.weight.shape[1] // channels
-    kept = torch.rand(rows, columns, *layer.weight.shape[2:], generator=torch.Generator().manual_seed(0)) < share
-    kept[:, 0, 0, 0] = True
-    layer.weight.data *= kept.repeat_interleave(filters, 0).repeat_interleave(channels, 1)
-    return layer
 
 
 GOOD = (conv(64, 64), 64, 14, 14)
@@ -166,3 +129,47 @@ def test_reasons_come_worst_first_and_other_templates_have_none() -> None:
     site, kernel = layer(*GOOD)
     assert reasons(site, replace(kernel, template="unknown"), MACHINE) == []
     assert expected_share(site, replace(kernel, template="unknown"), MACHINE) is None
+
+
+def test_every_template_that_multiplies_has_reasons() -> None:
+    """A kernel's multiply-adds are the fourth field, so whatever lowering gives it has something that bounds it."""
+    multiply = set()
+    for path in Path(lowering.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Kernel":
+                assert isinstance(call.args[0], ast.Constant), f"{path.name}:{call.lineno} names no template"
+                if len(call.args) > 3 or "macs" in [keyword.arg for keyword in call.keywords]:
+                    multiply.add(call.args[0].value)
+    assert {"F", "DW", "V"} < multiply
+    assert multiply == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("found", "zeros"),
+    [((conv(64, 64), 64, 2, 2), "2x2: 56%"), ((conv(64, 64, stride=2), 64, 2, 2), "1x1: 56%"), ((conv(64, 64), 64, 8, 8), "8x8: 16%")],
+)
+def test_zeros_of_the_border_are_multiplied_on_small_maps(found: tuple[nn.Module, int, int, int], zeros: str) -> None:
+    assert f"a map of {zeros} of the products are with the border's zeros" in told(layer(*found))
+
+
+def test_the_border_costs_large_maps_and_centred_kernels_nothing() -> None:
+    centred = conv(64, 64)
+    centred.weight.data *= torch.nn.functional.pad(torch.ones(1, 1), (1, 1, 1, 1))
+    for found in (layer(conv(64, 64), 64, 14, 14), layer(centred, 64, 2, 2), layer(conv(64, 64, 1), 64, 2, 2)):
+        assert "border" not in told(found)
+
+
+def test_each_thread_reads_only_the_filters_it_computes() -> None:
+    site, kernel = layer(conv(512, 512), 512, 2, 2)
+    machine = replace(MACHINE, network_bytes=60 << 20, ceilings=CEILINGS)
+    own, all_of_them = (expected_share(*with_knobs((site, kernel), by_filters=split), machine) for split in (True, False))
+    assert own is not None
+    assert all_of_them is not None
+    assert own > 1.5 * all_of_them
+
+
+def test_data_comes_from_where_it_fits() -> None:
+    assert [MACHINE.level(megabytes << 20) for megabytes in (4, 5, 80, 81)] == ["L2", "L3", "L3", "DRAM"]
+    measured = replace(MACHINE, ceilings=CEILINGS)
+    assert measured.flop(1e6, "DRAM") == pytest.approx(1e6 * 400 / 32)
+    assert MACHINE.flop(1e6, "L2") < MACHINE.flop(1e6, "L3") < MACHINE.flop(1e6, "DRAM")

@@ -30,9 +30,9 @@ class Line:
         structure: What pruning left of its weight: a label, ``dense``, or nothing where it has none.
         template: Kernel template.
         detail: Its knobs.
-        macs: Multiply-adds it carries out, stored zeros included.
+        macs: Multiply-adds it carries out, stored zeros included; of template W those in the transform domain, fewer than ``macs_dense``.
         macs_dense: Those of the dense layer.
-        expected_share: Of the peak that its kernel should reach; None for kernels that multiply nothing, or of which too little is known.
+        expected_share: Of the peak that its kernel should reach; None for kernels that multiply nothing.
         expected_gflops: The same of the measured peak; None where this machine's was not measured.
         reasons: Why it is not faster, the worst first.
         gain: How many times as fast as the rule's kernel it was when it was tuned; None where it was not.
@@ -55,7 +55,10 @@ class Line:
 
     @property
     def gflops(self) -> float | None:
-        """Return 1e9 floating-point operations a second, two for a multiply-add; None where nothing was timed or multiplied."""
+        """Return 1e9 floating-point operations a second, two for each of ``macs``, so that none lies above the machine's peak.
+
+        None where nothing was timed or multiplied.
+        """
         return 2e-3 * self.macs / self.microseconds if self.microseconds and self.macs else None
 
 

@@ -69,9 +69,7 @@ def lower_matmul(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
         raise ValueError(f"{node.name} (matmul) has a kernel for row-major tensors; a tensor of it is a map. Convert it first.")
     left, right = (access(layout, graph[name].shape) for name, layout in zip(node.inputs, inputs, strict=True))
     product = Product(left.shape[-2], left.shape[-1], right.shape[-1], isa.lanes)
-    across = strips(product, 4 if isa.registers > 16 else 2)
-    num_vectors = len(across[0].vectors)
-    heights = balanced(product.rows, min(MOST_ROWS, (isa.registers - num_vectors - 1) // num_vectors))
+    across, heights = tiles(product, isa)
     helpers: list[str] = []
     lines: list[str] = []
     row = 0
@@ -85,8 +83,15 @@ def lower_matmul(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
         helpers += [*(_tile(product, height, number, strip) for number, strip in enumerate(across)), _row_of_tiles(height, across)]
         lines += walked(nests(*tensors, one_by_one=True), ("x0", "x1", "y"), partial(_called, height))
         row += len(starts) * height
-    macs = math.prod(node.shape) * product.inner
-    return Kernel("matmul", function(signature(2, {}), lines, helpers), macs=macs, detail=f"tile={heights[0]}x{num_vectors * isa.lanes}")
+    macs, detail = math.prod(node.shape) * product.inner, f"tile={heights[0]}x{len(across[0].vectors) * isa.lanes}"
+    return Kernel("matmul", function(signature(2, {}), lines, helpers), macs=macs, detail=detail)
+
+
+def tiles(product: Product, isa: Isa) -> tuple[list[Strip], list[int]]:
+    """Return the strips of a row of tiles, and the heights of a column of them."""
+    across = strips(product, 4 if isa.registers > 16 else 2)
+    num_vectors = len(across[0].vectors)
+    return across, balanced(product.rows, min(MOST_ROWS, (isa.registers - num_vectors - 1) // num_vectors))
 
 
 def balanced(total: int, most: int) -> list[int]:
