@@ -152,6 +152,14 @@ def test_zeros_of_the_border_are_multiplied_on_small_maps(found: tuple[nn.Module
     assert f"a map of {zeros} of the products are with the border's zeros" in told(layer(*found))
 
 
+def test_planes_of_the_border_that_no_tile_needs_are_not_told_of() -> None:
+    found = layer(nn.Conv3d(64, 64, 3, padding=1), 64, 2, 4, 4)
+    apart, together = (with_knobs(found, tile={"planes": planes, "rows": 1, "columns": 4}) for planes in (1, 2))
+    assert "a map of 2x4x4: 31% of the products" in told(apart)
+    assert "a map of 2x4x4: 54% of the products" in told(together)
+    assert apart[1].macs * 3 == together[1].macs * 2
+
+
 def test_the_border_costs_large_maps_and_centred_kernels_nothing() -> None:
     centred = conv(64, 64)
     centred.weight.data *= torch.nn.functional.pad(torch.ones(1, 1), (1, 1, 1, 1))

@@ -6,6 +6,8 @@ import numpy as np
 
 from espalier.compiler.layouts import Lines, lines
 from espalier.compiler.lowering.convolutions import conv_layer
+from espalier.compiler.lowering.filters_planes import reached_planes
+from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.reasons.machine import BEST_SHARE, Machine, Reason
@@ -58,8 +60,8 @@ def stored_zeros(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 
 def border_zeros(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
-    """Pixels at the edge of a small map see much of the border, whose zeros are multiplied."""
-    del kernel, machine
+    """Pixels at the edge of a small map see much of the border, whose zeros are multiplied, but for planes that template F leaves out."""
+    del machine
     size = computed(site)
     if site.node.op != "conv" or max(size[1:]) > SMALL_MAP:
         return None
@@ -67,7 +69,13 @@ def border_zeros(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     seen = [_seen(*axis) for axis in zip(source, size, layer.weight.shape[2:], layer.stride, layer.padding, layer.dilation, strict=True)]
     inside = np.einsum("i,j,k->ijk", *seen)  # of the pixels that each position of the kernel meets, the share inside the map
     kept = np.ones(inside.shape) if layer.mask is None else layer.mask.sum((0, 1)).numpy()
-    share = float((inside * kept).sum() / kept.sum()) if kept.any() else 1.0
+    met = np.ones(len(kept))
+    if isinstance(kernel.choice, Choice):
+        reached = reached_planes(layer, source[0], size[0], kernel.choice.tile.planes)
+        of_each = [reached[plane // kernel.choice.tile.planes] for plane in range(size[0])]
+        met = np.array([[low <= tap < high for low, high in of_each] for tap in range(len(kept))]).mean(1)
+    products = float((met[:, None, None] * kept).sum())
+    share = float((inside * kept).sum()) / products if products else 1.0
     return Reason(f"a map of {map_text(size)}: {1 - share:.0%} of the products are with the border's zeros", share, wastes=True)
 
 
