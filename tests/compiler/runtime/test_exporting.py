@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from espalier.compiler.runtime.exporting import Origin, Reference, write_standal
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.toolchain import ARITHMETIC
 from espalier.compiler.runtime.weights import write_weights
-from espalier.devices import cpu
+from espalier.devices import cpu, num_cores
 from espalier.metrics import unknown
 from espalier.record import Measurement
 
@@ -114,9 +115,49 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert said in done.stderr
         path.write_bytes(kept)
-    done = call(folder, "0")
-    assert done.returncode == 1
-    assert "0 threads asked for" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a network whose program is built; no test changes it."""
+    folder = written(tmp_path_factory.mktemp("program") / "out")
+    make(folder)
+    return folder
+
+
+def test_the_program_says_how_it_is_called(program: Path) -> None:
+    for words in (["--help"], ["-h"], ["1", "--help"]):
+        done = call(program, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: {program / 'network'} [THREADS [RUNS]]\n")
+        assert f"1 to {num_cores()}, the CPUs that this process may use; 1 if left out" in done.stdout
+        assert "timed passes: 2 to 1000000; 200 if left out" in done.stdout
+
+
+@pytest.mark.parametrize("word", ["two", "2x", "", "-1", "+1", " 1", "0", "1.5", str(num_cores() + 1), "99999999999999999999"])
+def test_threads_that_the_machine_lacks_and_what_is_no_number_are_refused(program: Path, word: str) -> None:
+    done = call(program, word)
+    assert (done.returncode, done.stdout) == (2, "")
+    cpus = f"{num_cores()} CPU{'s' * (num_cores() > 1)}"
+    assert f"THREADS={word}: this process may use {cpus}; give a whole number from 1 to {num_cores()}.\nusage: " in done.stderr
+
+
+def test_a_process_that_is_held_to_one_cpu_is_offered_one_thread(program: Path) -> None:
+    one = min(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", f"import os, sys; os.sched_setaffinity(0, [{one}]); os.execv(sys.argv[1], sys.argv[1:])"]
+    done = subprocess.run([*words, program / "network", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "THREADS=2: this process may use 1 CPU; give a whole number from 1 to 1." in done.stderr
+
+
+@pytest.mark.parametrize("word", ["many", "0", "1", "-5", "1000001"])
+def test_runs_that_are_no_number_or_absurd_are_refused(program: Path, word: str) -> None:
+    done = call(program, "1", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"RUNS={word}: percentiles need 2 timed passes or more; give a whole number from 2 to 1000000.\nusage: " in done.stderr
+    done = call(program, "1", "20", word)
+    assert done.returncode == 2
+    assert f"{word}: one word too many; THREADS and RUNS are all." in done.stderr
 
 
 SHOWN = """
