@@ -45,6 +45,21 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(num_threads: int, word: str = "num_threads") -> None:
+    """Check that threads which wait by spinning would each have a core.
+
+    Args:
+        num_threads: Threads.
+        word: What the message calls them.
+
+    Raises:
+        ValueError: There are none of them, or more than the cores that this process may use.
+    """
+    most = num_cores()
+    if not 1 <= num_threads <= most:
+        raise ValueError(f"{word}={num_threads}: this process may use {most} core{'s' * (most > 1)}; give 1 to {most}.")
+
+
 def cpu() -> CpuDevice:
     """Return the CPU of this machine; detected, never assumed."""
     facts = _facts()

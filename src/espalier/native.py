@@ -39,7 +39,7 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
     Args:
         model: A network, compiled as it computes in evaluation mode.
         example: Its argument, a batch of one; its shape holds for the compiled network.
-        num_threads: Threads that run it.
+        num_threads: Threads that run it, at most the cores that this process may use; what ``export_c`` writes takes its own when it runs.
         isa: ``avx512``, ``avx2`` or ``generic``; None takes the widest this CPU has.
         tune: Search for the fastest kernel of each layer, with the machine to itself; without, a rule chooses, and nothing is timed. What
             was found is kept, so that the same network takes no search the next time.
@@ -50,8 +50,8 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
         console: Where progress is shown; None shows none.
 
     Raises:
-        ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, the budget is below 0, or
-            there is no C compiler.
+        ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, threads exceed the cores,
+            the budget is below 0, or there is no C compiler.
     """
     if training := [name or "itself" for name, module in model.named_modules() if _differs_in_training(module)]:
         LOG.warning(
