@@ -15,6 +15,7 @@ import toy
 
 import espalier
 from espalier.compiler.hybrid import HybridNetwork
+from espalier.compiler.lowering import filters_search
 from espalier.compiler.runtime import exporting
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
@@ -22,6 +23,7 @@ from espalier.compiler.runtime.toolchain import ARITHMETIC
 from espalier.compiler.runtime.weights import write_weights
 from espalier.devices import cpu, num_cores
 from espalier.metrics import unknown
+from espalier.models import LeNet5
 from espalier.record import Measurement
 
 ORIGIN = Origin("f" * 64)
@@ -252,6 +254,51 @@ def test_the_stored_outputs_are_pytorchs_not_ours(tmp_path: Path, monkeypatch: p
         with pytest.raises(ValueError, match=r"differs from PyTorch by 1.*e-02 of the largest output: it is not exported"):
             espalier.export_c(compiled, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a packed file, beside which the search for kernels is short."""
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(filters_search, "MOST_FIRST", 2)
+    monkeypatch.setattr(filters_search, "SCHEDULE", {"by_filters": (False, True)})
+    config = {"_target_": "espalier.models.LeNet5", "width": 0.4, "num_classes": 10, "in_channels": 1, "batch_norm": False}
+    torch.manual_seed(0)
+    model = LeNet5(width=0.4, num_classes=10, in_channels=1, batch_norm=False)
+    espalier.save(model.eval(), tmp_path / "packed.safetensors", config=config)
+    return tmp_path / "packed.safetensors"
+
+
+def test_a_file_is_exported_with_the_kernels_that_tuning_found(packed: Path, tmp_path: Path) -> None:
+    folders = {
+        "rule": espalier.export_c(packed, tmp_path / "rule", shape="1x28x28"),
+        "left": espalier.export_c(packed, tmp_path / "left", shape="1x28x28", tune=True, tune_budget_s=0.0),
+        "tuned": espalier.export_c(packed, tmp_path / "tuned", shape="1x28x28", tune=True, num_threads=1),
+        "known": espalier.export_c(packed, tmp_path / "known", shape="1x28x28", tune=True, tune_budget_s=0.0),
+    }
+    engines = {}
+    for name, folder in folders.items():
+        make(folder)
+        engines[name] = json.loads(call(folder, "1", "2").stdout)["engine"]
+    sparse = "espalier-sparse"
+    assert engines == {"rule": sparse, "left": sparse, "tuned": f"{sparse} tuned", "known": f"{sparse} tuned"}
+    assert (folders["known"] / "network.c").read_text() == (folders["tuned"] / "network.c").read_text()
+
+
+def test_what_compile_tuned_is_exported_as_tuned(packed: Path, tmp_path: Path) -> None:
+    with espalier.compile(espalier.load(packed), torch.zeros(1, 1, 28, 28), tune=True) as compiled:
+        folder = espalier.export_c(compiled, tmp_path / "out")
+        with pytest.raises(ValueError, match=r"its kernels are chosen; tune what is compiled from a model"):
+            espalier.export_c(compiled, tmp_path / "other", tune=True)
+    assert 'ES_ENGINE "espalier-sparse tuned"' in (folder / "espalier_facts.h").read_text()
+
+
+def test_threads_are_those_of_tuning(packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_threads=2 is what tuning is for, and nothing is tuned: tune too, or leave it out"):
+        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", num_threads=2)
+    with pytest.raises(ValueError, match=r"num_threads=5: this process may use 4 cores; give 1 to 4"):
+        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", tune=True, num_threads=5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shell_exports(emitted: Path, tmp_path: Path) -> None:
