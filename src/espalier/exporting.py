@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from espalier.compiler.compiling import CompiledNetwork
 from espalier.compiler.hybrid import HybridNetwork
@@ -93,8 +94,7 @@ def export_c(
 
         @torch.inference_mode()
         def outputs(*inputs: Tensor) -> Sequence[Tensor]:
-            found = subject.model(*inputs)
-            return found if isinstance(found, list | tuple) else [found]
+            return tree_leaves(subject.model(*inputs))
 
         weights: Weights = "trained" if subject.weights == "trained" else "unknown"
         return _written(folder, Path(out), _checkpoint(str(source)), weights, outputs, tuned=compiled.tuned)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.utils._pytree import tree_unflatten
 
 from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.emission import Emitted, emitted
@@ -77,8 +78,9 @@ class CompiledNetwork:
         return self.program.isa.name
 
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
-        """Run the network; ``CompiledModel`` says what it takes and raises."""
-        return self.native(*inputs, out=out)
+        """Run the network; return its outputs as the model wraps them. ``CompiledModel`` says what it takes and raises."""
+        results = self.native(*inputs, out=out)
+        return results if self.graph.tree is None else tree_unflatten(results if isinstance(results, tuple) else [results], self.graph.tree)
 
     @property
     def tuned(self) -> bool:
