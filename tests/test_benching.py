@@ -87,7 +87,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
     monkeypatch.setattr(contending, "machine_lock", nullcontext)  # nothing real is timed
     monkeypatch.setattr(benching, "machine_lock", nullcontext)
-    monkeypatch.setattr(benching, "num_cores", lambda: 2)
+    monkeypatch.setattr(devices, "num_cores", lambda: 2)
     monkeypatch.setattr("espalier.compiler.measured_roof", _no_compiler)
     return every
 

@@ -64,7 +64,16 @@ def test_an_installed_wheel_runs_a_row_elsewhere(home: Home) -> None:
     assert {"espalier/site/templates/home.html.j2", "espalier/site/assets/site.css", "espalier/site/assets/site.js"} <= home.names
     assert "espalier/_benchmarks/timm_models.json" in home.names
     assert "espalier/py.typed" in home.names
-    shipped = ("espalier_isa.h", "espalier_runtime.c", "espalier_pool.c", "espalier_record.c", "main.c", "exported.mk", "probing.c")
+    shipped = (
+        "espalier_isa.h",
+        "espalier_runtime.c",
+        "espalier_pool.c",
+        "espalier_record.c",
+        "espalier_words.c",
+        "main.c",
+        "exported.mk",
+        "probing.c",
+    )
     assert {f"espalier/compiler/runtime/{name}" for name in shipped} <= home.names
     home.call("run", "progressive-admm/lenet5", "row=dense", "budgets.smoke.train=1")
     words = [str(home.python), "-c", "import espalier; print(espalier.__file__)"]

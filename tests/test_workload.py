@@ -1,12 +1,19 @@
 """Counts against counting by hand, and the frame that times."""
 
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from espalier.frames import Cpu
 from espalier.models import LeNet5
-from espalier.workload import workload
+from espalier.workload import TALKATIVE, exported, workload
 
 
 def test_lenet5_counts() -> None:
@@ -71,3 +78,54 @@ def test_a_timing_says_what_it_timed() -> None:
     assert taken.device
     assert model.training
     assert torch.get_num_threads() == threads
+
+
+class Branching(nn.Module):
+    """Takes a branch by what it computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return 2 * x
+        return x
+
+
+class Reshaping(nn.Module):
+    """Takes one number of values alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(7, 7)
+
+
+class Talking(nn.Module):
+    """Says something on stderr while it is followed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sys.stderr.write("mind the step\n")
+        return x + 1
+
+
+LINES, FIRST = inspect.getsourcelines(Branching)
+BRANCH = FIRST + next(number for number, line in enumerate(LINES) if "if x.sum()" in line)
+
+
+def test_a_branch_that_depends_on_values_is_one_message_with_its_line_and_the_way_out() -> None:
+    """In a process of its own, because loggers keep the stderr that they began with."""
+    code = f"import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_workload import *\n"
+    code += "try:\n    exported(Branching(), torch.ones(1, 4))\nexcept ValueError as error:\n    print(error)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    said = rf"torch\.export cannot follow Branching at {re.escape(__file__)}:{BRANCH} \(if x\.sum\(\) > 0:\): .*data-dependent "
+    assert re.match(said + r"expression .*\. What is computed must not hang on values: .* torch\.where", done.stdout)
+    assert done.stdout.count("\n") == 1
+
+
+def test_other_refusals_name_the_line_too() -> None:
+    with pytest.raises(ValueError, match=r"cannot follow Reshaping at .*_workload\.py:\d+ \(return x\.view\(7, 7\)\): shape '\[7, 7\]'"):
+        exported(Reshaping(), torch.zeros(1, 4))
+
+
+def test_what_a_model_says_while_it_is_followed_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    levels = [logging.getLogger(name).level for name in TALKATIVE]
+    exported(Talking(), torch.zeros(1, 4))
+    assert "mind the step\n" in capsys.readouterr().err
+    assert [logging.getLogger(name).level for name in TALKATIVE] == levels

@@ -20,7 +20,7 @@ from espalier.bench_keys import EXAMPLES
 from espalier.bench_result import OURS, SPARSE, Bench, Entry
 from espalier.compiler.compiling import FALLBACKS
 from espalier.compiler.runtime.toolchain import compiler as c_compiler
-from espalier.devices import cpu, num_cores
+from espalier.devices import check_threads, cpu
 from espalier.frames.contending import Contestant, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Native, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
@@ -202,8 +202,7 @@ def bench_words(words: Sequence[str], *, console: Console | None = None) -> Benc
 
 
 def _check(num_threads: int, precision: str) -> None:
-    if not 1 <= num_threads <= num_cores():
-        raise ValueError(f"threads={num_threads}: this process may use {num_cores()} cores; give 1 to {num_cores()}.")
+    check_threads(num_threads, "threads")
     if precision != PRECISION:
         raise ValueError(
             f"precision={precision}: engines are compared at {PRECISION}; what OpenVINO would take by itself is shown beside them as "

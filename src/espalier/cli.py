@@ -365,6 +365,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write; new, or empty.")],
     to: Annotated[Literal["c"], typer.Option(help="c: sources, weights, Makefile and a program that times the network.")] = "c",
     shape: Annotated[str | None, typer.Option("--input", help="Shape of one sample, for a packed file: 3x32x32.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Take the fastest kernels, found earlier or now, in two minutes.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads that --tune searches for; default: 1.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a folder of C that builds with make, runs without Python and prints a measurement's record.
@@ -373,8 +375,13 @@ def export(
     espalier export own/model/dense/desk/seed0 --out standalone/
     espalier export pruned.safetensors --input 3x32x32 --out standalone/
     cd standalone && make && ./network 2 > record.json
+
+    \b
+    # with the kernels that are the fastest on two threads of this machine
+    espalier export own/model/dense/desk/seed0 --tune --threads 2 \\
+        --out standalone/
     """
-    folder = {"c": espalier.export_c}[to](source, out, shape=shape)
+    folder = {"c": espalier.export_c}[to](source, out, shape=shape, tune=tune, num_threads=threads, console=errors)
     answer({"path": folder}, lambda: [f"build it: make -C {folder}, then {folder}/network THREADS"], as_json=as_json)
 
 

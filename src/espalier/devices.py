@@ -1,7 +1,8 @@
-"""What this machine is: plain data for records and timings."""
+"""What this machine is, and what else it is doing: plain data for records and timings."""
 
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ RELEVANT_FLAGS = (
     "neon",
     "asimd",
 )
+
+
+STAT = Path("/proc/stat")
+MOVED = 1.5  # ratio of the fork-join times before and after from which threads are said to have moved
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,21 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(num_threads: int, word: str = "num_threads") -> None:
+    """Check that threads which wait by spinning would each have a core.
+
+    Args:
+        num_threads: Threads.
+        word: What the message calls them.
+
+    Raises:
+        ValueError: There are none of them, or more than the cores that this process may use.
+    """
+    most = num_cores()
+    if not 1 <= num_threads <= most:
+        raise ValueError(f"{word}={num_threads}: this process may use {most} core{'s' * (most > 1)}; give 1 to {most}.")
+
+
 def cpu() -> CpuDevice:
     """Return the CPU of this machine; detected, never assumed."""
     facts = _facts()
@@ -57,6 +77,21 @@ def cpu_flags() -> frozenset[str]:
     """Return all instruction sets that the kernel lists for this CPU, by its names."""
     facts = _facts()
     return frozenset(facts.get("flags", facts.get("Features", "")).split())
+
+
+def others_cpu_s() -> float | None:
+    """Return the CPU seconds that other processes and other guests have used since the start; None where the kernel is not Linux."""
+    if not STAT.exists():
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, STAT.read_text(encoding="ascii").split(maxsplit=9)[1:9])
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # children that ended, as C compilers do
+    busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy_s - sum(one.ru_utime + one.ru_stime for one in own)
+
+
+def moved(*fork_join_ns: float) -> bool:
+    """Return whether CPUs changed places between two fork-join times, as hypervisors have them do."""
+    return max(fork_join_ns) > MOVED * min(fork_join_ns)
 
 
 def _facts() -> dict[str, str]:

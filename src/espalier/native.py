@@ -1,16 +1,21 @@
 """Native code for any network, from Python: one call."""
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from espalier.compiler import CompiledNetwork, compile_model
 from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.tuning import BUDGET_S
 from espalier.frames.machine import machine_lock
 from espalier.interface import frozen
+
+LOG = logging.getLogger(__name__)
+DROP_RATES = ("p", "drop_prob", "drop_rate")  # where layers that drop at random keep how often
 
 
 def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
@@ -27,12 +32,14 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
 ) -> CompiledNetwork | HybridNetwork:
     """Return ``model`` as native code for one sample, called like a module; what pruning took away costs nothing.
 
+    A model that is in training mode and would compute otherwise in it is compiled all the same, with a warning.
+
     What is pruned is known from the frozen sets of ``prune`` and ``load``; in any other network it is seen by the zeros.
 
     Args:
         model: A network, compiled as it computes in evaluation mode.
         example: Its argument, a batch of one; its shape holds for the compiled network.
-        num_threads: Threads that run it.
+        num_threads: Threads that run it, at most the cores that this process may use; what ``export_c`` writes takes its own when it runs.
         isa: ``avx512``, ``avx2`` or ``generic``; None takes the widest this CPU has.
         tune: Search for the fastest kernel of each layer, with the machine to itself; without, a rule chooses, and nothing is timed. What
             was found is kept, so that the same network takes no search the next time.
@@ -43,9 +50,15 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
         console: Where progress is shown; None shows none.
 
     Raises:
-        ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, the budget is below 0, or
-            there is no C compiler.
+        ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, threads exceed the cores,
+            the budget is below 0, or there is no C compiler.
     """
+    if training := [name or "itself" for name, module in model.named_modules() if _differs_in_training(module)]:
+        LOG.warning(
+            "%s is in training mode (%s): the compiled network gives what model.eval() does. Call model.eval() first, and the two agree.",
+            type(model).__name__,
+            training[0] if len(training) == 1 else f"{training[0]} and {len(training) - 1} more",
+        )
     with machine_lock() if tune else nullcontext():
         return compile_model(
             model,
@@ -59,3 +72,13 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
             cache=cache,
             console=console,
         )
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    """Return whether a module is in training mode and computes otherwise in it: norms over the batch, and what drops at random."""
+    if not module.training:
+        return False
+    if isinstance(module, _NormBase):
+        return module.running_mean is not None
+    dropping = any(word in type(module).__name__ for word in ("Drop", "StochasticDepth"))
+    return dropping and any(getattr(module, name, 0) for name in DROP_RATES)

@@ -3,13 +3,23 @@
 One MAC is one multiply-add. Operators without weights count none here.
 """
 
+import io
+import logging
 import math
+import sys
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+TORCH = str(Path(torch.__file__).parent)
+TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
 @dataclass(frozen=True)
@@ -90,14 +100,42 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), _quiet_where_it_fails():
             warnings.filterwarnings("ignore", "The tensor attribute")  # caches that a model fills as it runs: they change no result
             return torch.export.export(model, examples)
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
-        raise ValueError(f"torch.export cannot follow {type(model).__name__}: {str(error).splitlines()[0]}") from error
+        raise ValueError(_refusal(model, error)) from error
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def _quiet_where_it_fails() -> Iterator[None]:
+    """Drop what export logs and dumps for its developers where it fails: our message says what of it a user can use."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, TALKATIVE)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()) as held:
+            yield
+        sys.stderr.write(held.getvalue())
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _refusal(model: nn.Module, error: Exception) -> str:
+    """Return what a failed export tells a user: the model, the line of its code, the reason, and the way out where there is one."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((TORCH, __file__))]
+    place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
+    reason = (str(error).splitlines() or [type(error).__name__])[0].partition("  (Size-like")[0].rstrip(".")
+    way_out = (
+        " What is computed must not hang on values: compute both branches and choose by torch.where, or take the branch out."
+        if "data-dependent" in reason
+        else ""
+    )
+    return f"torch.export cannot follow {type(model).__name__}{place}: {reason}.{way_out}"
 
 
 def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:

@@ -1,8 +1,14 @@
 """What this machine reaches is measured once, kept, and measured again when it is old, unreadable or another machine's."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +16,7 @@ from espalier.compiler import ceilings as module
 from espalier.compiler import measured_roof
 from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.runtime.probing import Ceilings
+from espalier.devices import moved
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +30,45 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "probe", probe)
+    monkeypatch.setattr(module, "others_cpu_s", lambda: 0.0)
     return called
+
+
+@contextmanager
+def two_seconds(others_s: float, ratio: float) -> Iterator[None]:
+    """Let a probe take two seconds, in which others use that many CPU seconds, and fork-join times grow by that ratio."""
+    now, used, quiet = chain([100.0], repeat(102.0)), iter([7.0, 7.0 + others_s]), module.probe
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+        patch.setattr(module, "others_cpu_s", lambda: next(used))
+        patch.setattr(module, "probe", lambda *given: replace(quiet(*given), moved=moved(300.0, 300.0 * ratio)))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("others_s", "ratio", "said"),
+    [
+        (0.3, 1.0, "other processes used 0.1 CPUs while"),
+        (1.8, 1.0, "other processes used 0.9 CPUs while"),
+        (0.0, 1.6, "CPUs changed places while"),
+    ],
+)
+def test_what_a_busy_or_moved_machine_gave_is_used_once_and_not_kept(
+    others_s: float, ratio: float, said: str, probed: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with two_seconds(others_s, ratio), caplog.at_level(logging.WARNING):
+        assert ceilings(2).fma_gflops == 100.0
+    assert [record.getMessage().startswith(said) for record in caplog.records] == [True]
+    assert known_ceilings(2) is None
+    assert ceilings(2) == known_ceilings(2)
+    assert probed == [2, 2]
+
+
+def test_a_machine_that_is_nearly_idle_is_remembered(probed: list[int]) -> None:
+    with two_seconds(others_s=0.19, ratio=1.4):
+        assert ceilings(2).fma_gflops == 100.0
+    assert ceilings(2) == known_ceilings(2)
+    assert probed == [2]
 
 
 def test_a_roof_is_measured_once_a_number_of_threads(probed: list[int]) -> None:

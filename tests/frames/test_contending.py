@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from espalier import devices
 from espalier.frames import contending
 from espalier.frames.contending import Contestant, Outcome, Sample, contend, relative_error
 from espalier.frames.engines import Run
@@ -50,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(contending.time, "perf_counter_ns", lambda: made.now_ns)
     monkeypatch.setattr(contending.time, "monotonic", lambda: made.now_ns / 1e9)
-    monkeypatch.setattr(contending.resource, "getrusage", lambda who: made)
+    monkeypatch.setattr(contending.resource, "getrusage", lambda who: made if who == resource.RUSAGE_SELF else Clock())
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
     return made
 
@@ -136,7 +138,7 @@ def test_cpus_that_others_used_are_noted(clock: Clock, monkeypatch: pytest.Monke
     ticks = os.sysconf("SC_CLK_TCK")
     stat = tmp_path / "stat"
     stat.write_text(f"cpu  {100 * ticks} 0 0 999 0 0 0 0 0 0\ncpu0 0\n")
-    monkeypatch.setattr(contending, "STAT", stat)
+    monkeypatch.setattr(devices, "STAT", stat)
 
     def run(x: Tensor) -> Tensor:  # in a second, it and others use 1.5 s of the CPUs, it alone 0.9 s
         clock.now_ns += 10**9
@@ -146,7 +148,7 @@ def test_cpus_that_others_used_are_noted(clock: Clock, monkeypatch: pytest.Monke
         return x
 
     assert contest({"a": Contestant(run, 1e-4)}, num_runs=10).others_cpus == pytest.approx(0.6)
-    monkeypatch.setattr(contending, "STAT", tmp_path / "none")
+    monkeypatch.setattr(devices, "STAT", tmp_path / "none")
     assert contest({"a": Contestant(run, 1e-4)}, num_runs=10).others_cpus is None
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,17 +13,19 @@ from espalier.compiler.kept import Kept
 from espalier.compiler.runtime.building import HERE, cache_folder
 from espalier.compiler.runtime.probing import Ceilings, probe
 from espalier.compiler.runtime.toolchain import compiler
-from espalier.devices import cpu, cpu_flags
+from espalier.devices import cpu, cpu_flags, others_cpu_s
 
 LOG = logging.getLogger(__name__)
 FILE = "ceilings.json"
-FRESH = timedelta(days=7)  # a virtual machine may be moved to another host, and a busy hour should not be remembered for long
+FRESH = timedelta(days=7)  # a virtual machine may be moved to another host
+BUSY_CPUS = 0.1  # that others used while the machine was measured: what it gave is not kept
 
 
 def ceilings(num_threads: int, isa: str | None = None, *, cache: Path | None = None) -> Ceilings:
     """Return what this machine reaches, as it was measured in the last days, else measured now in one to three seconds.
 
-    Whoever calls sees to it that the machine is otherwise idle. Deleting ``ceilings.json`` from the cache folder has it measured anew.
+    Whoever calls sees to it that the machine is otherwise idle: where others were at work, or CPUs changed places, a warning says so and
+    the figures serve this call alone. Deleting ``ceilings.json`` from the cache folder has it measured anew.
 
     Args:
         num_threads: Threads, at least 1.
@@ -35,7 +38,11 @@ def ceilings(num_threads: int, isa: str | None = None, *, cache: Path | None = N
     known = known_ceilings(num_threads, isa, cache=cache)
     if known is not None:
         return known
+    begun, busy_s = time.monotonic(), others_cpu_s()
     found = probe(num_threads, isa)
+    if why := _disturbed(found, time.monotonic() - begun, busy_s, others_cpu_s()):
+        LOG.warning("%s while this machine was measured: its ceilings are not kept, and measured again when they are asked for next.", why)
+        return found
     entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "ceilings": asdict(found)}
     _kept(cache).add({_key(num_threads, isa): entry})
     return found
@@ -58,6 +65,14 @@ def measured_roof(num_threads: int) -> tuple[float, float]:
     """Return the GFLOP/s of multiply-adds and the GB/s of reading what no cache holds, of all threads; raises as ``ceilings`` does."""
     found = ceilings(num_threads)
     return found.fma_gflops, found.dram_gb_s
+
+
+def _disturbed(found: Ceilings, seconds: float, before_s: float | None, after_s: float | None) -> str:
+    """Return why figures are not to be trusted for long; empty where nothing speaks against them."""
+    others_cpus = 0.0 if before_s is None or after_s is None else (after_s - before_s) / seconds
+    if others_cpus > BUSY_CPUS:
+        return f"other processes used {others_cpus:.1f} CPUs"
+    return "CPUs changed places" if found.moved else ""
 
 
 def _kept(cache: Path | None) -> Kept:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.utils._pytree import tree_unflatten
 
 from espalier.compiler.ceilings import ceilings, known_ceilings
 from espalier.compiler.emission import Emitted, emitted
@@ -31,6 +32,7 @@ from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.weights import write_weights
 from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
+from espalier.devices import check_threads
 
 if TYPE_CHECKING:
     from espalier.compiler.hybrid import HybridNetwork
@@ -76,8 +78,9 @@ class CompiledNetwork:
         return self.program.isa.name
 
     def __call__(self, *inputs: Array, out: Array | Sequence[Array] | None = None) -> Any:
-        """Run the network; ``CompiledModel`` says what it takes and raises."""
-        return self.native(*inputs, out=out)
+        """Run the network; return its outputs as the model wraps them. ``CompiledModel`` says what it takes and raises."""
+        results = self.native(*inputs, out=out)
+        return results if self.graph.tree is None else tree_unflatten(results if isinstance(results, tuple) else [results], self.graph.tree)
 
     @property
     def tuned(self) -> bool:
@@ -193,7 +196,7 @@ def compile_model(
     Args:
         model: A network, pruned or not; compiled as it computes in evaluation mode.
         example: Its argument, a batch of one; shapes hold for the compiled network.
-        num_threads: Threads that run it.
+        num_threads: Threads that run it, at most the cores that this process may use; what is exported takes its own when it runs.
         isa: A key of ``ISAS``; None takes the widest this CPU has.
         dense: Treat every weight as dense, the zeros that pruning left included.
         winograd: Let template W take dense 3x3 layers; without, F computes them, the same kernel as at any pruning rate.
@@ -208,13 +211,12 @@ def compile_model(
 
     Raises:
         MissingOperatorsError: It holds operators that the compiler lacks; all are listed.
-        ValueError: An unknown ISA or fallback, a model that cannot be exported, feature maps of several samples, an operator without a
-            kernel for its shapes, a budget below 0, or no C compiler.
+        ValueError: An unknown ISA or fallback, more threads than cores, a model that cannot be exported, feature maps of several samples,
+            an operator without a kernel for its shapes, a budget below 0, or no C compiler.
     """
     if isa is not None and isa not in ISAS:
         raise ValueError(f"isa={isa} is not known; there are {', '.join(ISAS)}.")
-    if num_threads < 1:
-        raise ValueError(f"num_threads={num_threads} runs nothing; it starts at 1.")
+    check_threads(num_threads)
     if fallback not in FALLBACKS:
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
     target, begun = replace(ISAS[isa] if isa else detect(), winograd=winograd), time.monotonic()

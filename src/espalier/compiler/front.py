@@ -7,6 +7,7 @@ The exported program is made functional first, so that writes in place are value
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx.node import map_arg
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from espalier.compiler.aten import BUILDERS
 from espalier.compiler.aten.building import Building, UnreadableError
@@ -47,7 +49,15 @@ def read_model(model: nn.Module, example: Tensor | tuple[Tensor, ...], *, frozen
     reading = read_program(program)
     if reading.missing:
         raise MissingOperatorsError(type(model).__name__, [*reading.missing.values()], operators(program, model))
-    return reading.graph(None if frozen is None else frozen_masks(model, frozen))
+    return replace(reading.graph(None if frozen is None else frozen_masks(model, frozen)), tree=tree_of(program))
+
+
+def tree_of(program: torch.export.ExportedProgram) -> TreeSpec | None:
+    """Return how a program wraps its outputs; None where it gives one tensor, or a tuple of several."""
+    spec = program.call_spec.out_spec
+    wrapped = tree_unflatten(range(spec.num_leaves), spec)
+    plain = wrapped == 0 if spec.num_leaves == 1 else type(wrapped) is tuple and wrapped == tuple(range(spec.num_leaves))
+    return None if plain else spec
 
 
 def checked(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -66,7 +76,7 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
     """Return what can be read of a program, made functional, its operators whole; what cannot is in ``missing``.
 
     Raises:
-        ValueError: The model changes a buffer or its input when it is called.
+        ValueError: The model changes a buffer or its input when it is called, or gives something beside tensors.
     """
     with torch.no_grad():
         functional = program.run_decompositions({})
@@ -89,6 +99,8 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
             )
         asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
         given = [node for node, wanted in zip(functional.graph.output_node().args[0], asked, strict=True) if wanted]
+        if others := [value for value in given if not isinstance(value, fx.Node)]:
+            raise ValueError(f"the model's outputs hold {others}, and compiled code gives tensors alone; leave what is none out.")
         return Reading(functional.graph_module, known, parameters, given)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import TreeSpec
 
 OPS: dict[str, str] = {  # op -> its attributes, and constants behind a bar; ``activation`` is None or what ``unary`` takes
     "input": "index",
@@ -94,6 +95,7 @@ class Graph:
         constants: Weights and whatever else is known before the first sample; never changed in place.
         masks: Constant -> bool tensor of its shape, False where pruning holds a zero; none where it is dense.
         structures: Constant -> label of the structure its mask came from, such as ``block_punched 16x4``.
+        tree: How the model wraps its outputs (``torch.utils._pytree``); None is one tensor, or a tuple. Passes drop it.
     """
 
     nodes: tuple[Node, ...]
@@ -101,6 +103,7 @@ class Graph:
     constants: Mapping[str, Tensor]
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     structures: Mapping[str, str] = field(default_factory=dict)
+    tree: TreeSpec | None = None
 
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]

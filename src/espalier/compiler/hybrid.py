@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import TreeSpec, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from espalier.compiler.compiling import CompiledNetwork
 from espalier.compiler.explaining import Explanation, Line
-from espalier.compiler.front import checked, read_program
+from espalier.compiler.front import checked, read_program, tree_of
 from espalier.compiler.graph import Graph
 from espalier.compiler.hybrid_cutting import calls, cut, macs_of
 from espalier.compiler.masks import frozen_masks
@@ -40,11 +41,19 @@ class HybridNetwork:
         macs: Multiply-adds of all regions, zeros included.
         examples: What it was cut for.
         num_threads: Threads of native code and of PyTorch.
+        tree: How the model wraps its outputs; None is one tensor, or a tuple.
     """
 
     def __init__(
-        self, module: fx.GraphModule, networks: Mapping[str, CompiledNetwork], macs: int, examples: Sequence[Tensor], num_threads: int
+        self,
+        module: fx.GraphModule,
+        networks: Mapping[str, CompiledNetwork],
+        macs: int,
+        examples: Sequence[Tensor],
+        num_threads: int,
+        tree: TreeSpec | None = None,
     ) -> None:
+        self.tree = tree
         self.module, self.networks, self.num_threads = module, dict(networks), num_threads
         self.inputs = [Port(f"input{number}", tuple(example.shape)) for number, example in enumerate(examples)]
         for name, network in self.networks.items():
@@ -100,6 +109,8 @@ class HybridNetwork:
                 for one, result in zip(outputs, results, strict=True):
                     as_tensor(one.array).copy_(result)
                 arrays = tuple(one.array for one in outputs)
+        if self.tree is not None:
+            return tree_unflatten(arrays, self.tree)
         return arrays[0] if len(arrays) == 1 else arrays
 
     def explain(self, *, num_runs: int = 0) -> Explanation:
@@ -162,11 +173,12 @@ def with_torch(
         ValueError: No multiply-add of it can be compiled, or a region has no kernel.
     """
     examples = checked(example)
-    module, regions = cut(read_program(exported(model, *examples)), None if frozen is None else frozen_masks(model, frozen))
+    program = exported(model, *examples)
+    module, regions = cut(read_program(program), None if frozen is None else frozen_masks(model, frozen))
     if not regions:
         raise ValueError(f"fallback='torch' leaves nothing of {type(model).__name__} to compile; run it in PyTorch as it is.")
     networks = {region.call: native(region.graph) for region in regions}
-    return HybridNetwork(module, networks, sum(macs_of(region.graph) for region in regions), examples, num_threads)
+    return HybridNetwork(module, networks, sum(macs_of(region.graph) for region in regions), examples, num_threads, tree_of(program))
 
 
 class _Native(nn.Module):

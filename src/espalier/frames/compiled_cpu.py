@@ -5,9 +5,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from espalier.compiler import compile_model
 from espalier.compiler.hybrid import LABEL as HYBRID
@@ -89,8 +91,8 @@ class CompiledCpu:
             words = (ENGINES[self.dense], compiled.isa, *([HYBRID] if compiled.hybrid else []), *(["tuned"] if compiled.tuned else []))
             engine = " ".join(words)
             x = torch.randn(example.shape, generator=torch.Generator().manual_seed(SEED))
-            out = compiled(x)
-            error = _error(model, x, out)
+            found = compiled(x)
+            error, out = _error(model, x, found), tree_leaves(found)
             with machine_lock():
                 for _ in range(self.num_warmup):
                     compiled(x, out=out)
@@ -118,12 +120,12 @@ class CompiledCpu:
 
 
 @torch.inference_mode()
-def _error(model: nn.Module, x: Tensor, found: Tensor | tuple[Tensor, ...]) -> float:
+def _error(model: nn.Module, x: Tensor, found: Any) -> float:
     """Return the largest error of the outputs for ``x``; raise ``ValueError`` where it is more than rounding."""
     training = model.training
     wanted = model.eval()(x)
     model.train(training)
-    outputs, rights = (value if isinstance(value, tuple) else (value,) for value in (found, wanted))
+    outputs, rights = tree_leaves(found), tree_leaves(wanted)
     errors = []
     for output, right in zip(outputs, rights, strict=True):
         outcome = checked(Contestant(lambda _, output=output: output, TOLERANCES["fp32"]), [x], [right])  # type: ignore[misc]

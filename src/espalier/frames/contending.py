@@ -13,19 +13,18 @@ which the kernel counts among them; theirs is some switches an operator. How man
 
 import gc
 import math
-import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from torch import Tensor
 
+from espalier.devices import moved, others_cpu_s
 from espalier.frames.cpu import threads
 from espalier.frames.engines import Run
 from espalier.frames.machine import machine_lock
@@ -34,8 +33,6 @@ from espalier.progress import progress_bar
 
 SETTLE_S = 0.05  # of untimed passes before a timed one; measured: ONNX Runtime's threads spin for 35 ms behind a pass, PyTorch's for 7
 MIN_ROUNDS = 10  # whatever the budget: p10 and p90 need them, half of which may be dropped
-STAT = Path("/proc/stat")
-MOVED = 1.5  # ratio of the fork-join times before and after from which threads are said to have moved
 
 Status = Literal["ok", "mismatch", "failed"]
 
@@ -116,7 +113,7 @@ class Contention:
     @property
     def moved(self) -> bool:
         """Return whether the machine's CPUs changed places meanwhile, as hypervisors do: the times before and after are of two machines."""
-        return self.fork_join_ns is not None and max(self.fork_join_ns) > MOVED * min(self.fork_join_ns)
+        return self.fork_join_ns is not None and moved(*self.fork_join_ns)
 
 
 def contend(
@@ -151,9 +148,9 @@ def contend(
         outcomes = {name: checked(one, inputs, wanted if one.wanted is None else one.wanted) for name, one in contestants.items()}
         right = {name: contestants[name].run for name, outcome in outcomes.items() if outcome.status == "ok"}
         before = None if fork_join is None else fork_join()
-        start, busy_s = time.monotonic(), _others_s()
+        start, busy_s = time.monotonic(), others_cpu_s()
         samples = _rounds(right, inputs[0], num_runs, budget_s, console)
-        seconds, more_s = time.monotonic() - start, _others_s()
+        seconds, more_s = time.monotonic() - start, others_cpu_s()
         after = None if fork_join is None else fork_join()
     timed = {
         name: Outcome("ok", max_rel_error=outcome.max_rel_error, samples=tuple(samples[name])) if name in samples else outcome
@@ -221,15 +218,6 @@ def _turn(run: Run, x: Tensor) -> Sample:
     run(x)
     elapsed_ns = time.perf_counter_ns() - start
     return Sample(elapsed_ns / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before)
-
-
-def _others_s() -> float | None:
-    """Return the CPU seconds that other processes and other guests have used since the start; None where the kernel is not Linux."""
-    if not STAT.exists():
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, STAT.read_text(encoding="ascii").split(maxsplit=9)[1:9])
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import toy
 
 import espalier
 from espalier.compiler.hybrid import HybridNetwork
+from espalier.compiler.lowering import filters_search
 from espalier.compiler.runtime import exporting
 from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.toolchain import ARITHMETIC
 from espalier.compiler.runtime.weights import write_weights
-from espalier.devices import cpu
+from espalier.devices import cpu, num_cores
 from espalier.metrics import unknown
+from espalier.models import LeNet5
 from espalier.record import Measurement
 
 ORIGIN = Origin("f" * 64)
@@ -114,9 +117,49 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert said in done.stderr
         path.write_bytes(kept)
-    done = call(folder, "0")
-    assert done.returncode == 1
-    assert "0 threads asked for" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a network whose program is built; no test changes it."""
+    folder = written(tmp_path_factory.mktemp("program") / "out")
+    make(folder)
+    return folder
+
+
+def test_the_program_says_how_it_is_called(program: Path) -> None:
+    for words in (["--help"], ["-h"], ["1", "--help"]):
+        done = call(program, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"usage: {program / 'network'} [THREADS [RUNS]]\n")
+        assert f"1 to {num_cores()}, the CPUs that this process may use; 1 if left out" in done.stdout
+        assert "timed passes: 2 to 1000000; 200 if left out" in done.stdout
+
+
+@pytest.mark.parametrize("word", ["two", "2x", "", "-1", "+1", " 1", "0", "1.5", str(num_cores() + 1), "99999999999999999999"])
+def test_threads_that_the_machine_lacks_and_what_is_no_number_are_refused(program: Path, word: str) -> None:
+    done = call(program, word)
+    assert (done.returncode, done.stdout) == (2, "")
+    cpus = f"{num_cores()} CPU{'s' * (num_cores() > 1)}"
+    assert f"THREADS={word}: this process may use {cpus}; give a whole number from 1 to {num_cores()}.\nusage: " in done.stderr
+
+
+def test_a_process_that_is_held_to_one_cpu_is_offered_one_thread(program: Path) -> None:
+    one = min(os.sched_getaffinity(0))
+    words = [sys.executable, "-c", f"import os, sys; os.sched_setaffinity(0, [{one}]); os.execv(sys.argv[1], sys.argv[1:])"]
+    done = subprocess.run([*words, program / "network", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "THREADS=2: this process may use 1 CPU; give a whole number from 1 to 1." in done.stderr
+
+
+@pytest.mark.parametrize("word", ["many", "0", "1", "-5", "1000001"])
+def test_runs_that_are_no_number_or_absurd_are_refused(program: Path, word: str) -> None:
+    done = call(program, "1", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"RUNS={word}: percentiles need 2 timed passes or more; give a whole number from 2 to 1000000.\nusage: " in done.stderr
+    done = call(program, "1", "20", word)
+    assert done.returncode == 2
+    assert f"{word}: one word too many; THREADS and RUNS are all." in done.stderr
 
 
 SHOWN = """
@@ -211,6 +254,51 @@ def test_the_stored_outputs_are_pytorchs_not_ours(tmp_path: Path, monkeypatch: p
         with pytest.raises(ValueError, match=r"differs from PyTorch by 1.*e-02 of the largest output: it is not exported"):
             espalier.export_c(compiled, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a packed file, beside which the search for kernels is short."""
+    monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(filters_search, "MOST_FIRST", 2)
+    monkeypatch.setattr(filters_search, "SCHEDULE", {"by_filters": (False, True)})
+    config = {"_target_": "espalier.models.LeNet5", "width": 0.4, "num_classes": 10, "in_channels": 1, "batch_norm": False}
+    torch.manual_seed(0)
+    model = LeNet5(width=0.4, num_classes=10, in_channels=1, batch_norm=False)
+    espalier.save(model.eval(), tmp_path / "packed.safetensors", config=config)
+    return tmp_path / "packed.safetensors"
+
+
+def test_a_file_is_exported_with_the_kernels_that_tuning_found(packed: Path, tmp_path: Path) -> None:
+    folders = {
+        "rule": espalier.export_c(packed, tmp_path / "rule", shape="1x28x28"),
+        "left": espalier.export_c(packed, tmp_path / "left", shape="1x28x28", tune=True, tune_budget_s=0.0),
+        "tuned": espalier.export_c(packed, tmp_path / "tuned", shape="1x28x28", tune=True, num_threads=1),
+        "known": espalier.export_c(packed, tmp_path / "known", shape="1x28x28", tune=True, tune_budget_s=0.0),
+    }
+    engines = {}
+    for name, folder in folders.items():
+        make(folder)
+        engines[name] = json.loads(call(folder, "1", "2").stdout)["engine"]
+    sparse = "espalier-sparse"
+    assert engines == {"rule": sparse, "left": sparse, "tuned": f"{sparse} tuned", "known": f"{sparse} tuned"}
+    assert (folders["known"] / "network.c").read_text() == (folders["tuned"] / "network.c").read_text()
+
+
+def test_what_compile_tuned_is_exported_as_tuned(packed: Path, tmp_path: Path) -> None:
+    with espalier.compile(espalier.load(packed), torch.zeros(1, 1, 28, 28), tune=True) as compiled:
+        folder = espalier.export_c(compiled, tmp_path / "out")
+        with pytest.raises(ValueError, match=r"its kernels are chosen; tune what is compiled from a model"):
+            espalier.export_c(compiled, tmp_path / "other", tune=True)
+    assert 'ES_ENGINE "espalier-sparse tuned"' in (folder / "espalier_facts.h").read_text()
+
+
+def test_threads_are_those_of_tuning(packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_threads=2 is what tuning is for, and nothing is tuned: tune too, or leave it out"):
+        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", num_threads=2)
+    with pytest.raises(ValueError, match=r"num_threads=5: this process may use 4 cores; give 1 to 4"):
+        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", tune=True, num_threads=5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_shell_exports(emitted: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""The ceilings of this machine are in the range of machines, and are measured once."""
+"""The ceilings of this machine are in the range of machines; where its CPUs change places meanwhile, they say so."""
 
 import pytest
 import toy
 
 from espalier.compiler.runtime import probing
 from espalier.compiler.runtime.building import build
+from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.probing import probe
 
 
@@ -13,10 +14,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "LEAST_S", 0.001)
     monkeypatch.setattr(probing, "MIN_DRAM_BYTES", 32 << 20)
     monkeypatch.setattr(probing, "MAX_DRAM_BYTES", 32 << 20)
-    probe.cache_clear()
 
 
-def test_ceilings_are_plausible_and_measured_once() -> None:
+def test_ceilings_are_plausible() -> None:
     found = probe(2)
     assert found.num_threads == 2
     assert found.isa == toy.RUNNABLE[0]
@@ -25,8 +25,16 @@ def test_ceilings_are_plausible_and_measured_once() -> None:
     for gb_s in (found.l2_gb_s, found.l3_gb_s, found.dram_gb_s):
         assert 0.1 < gb_s < 1e5
     assert found.fork_join_ns > 0
-    assert probe(2) is found
     assert "2 threads: " in str(found)
+
+
+@pytest.mark.parametrize(("threads", "times", "moved"), [(2, (310.0, 470.0), True), (2, (310.0, 290.0), False), (1, (1.0, 9.0), False)])
+def test_cpus_that_changed_places_are_noted(monkeypatch: pytest.MonkeyPatch, threads: int, times: tuple[float, float], moved: bool) -> None:
+    told = iter(times)
+    monkeypatch.setattr(CompiledModel, "fork_join_ns", lambda _self: next(told))
+    found = probe(threads)
+    assert found.moved == moved
+    assert found.fork_join_ns == min(times)
 
 
 def test_every_isa_is_probed(isa: str) -> None:

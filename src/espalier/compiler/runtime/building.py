@@ -28,7 +28,7 @@ from espalier.progress import late_bar
 
 HERE = Path(__file__).parent
 SHIPPED = ("espalier_isa.h", "espalier_runtime.h", "espalier_runtime.c", "espalier_pool.h", "espalier_pool.c")  # compiled beside a network
-PROGRAM = ("main.c", "espalier_record.h", "espalier_record.c")  # of a stand-alone folder, no part of the library
+PROGRAM = ("main.c", "espalier_record.h", "espalier_record.c", "espalier_words.c")  # of a stand-alone folder, no part of the library
 POOL = "espalier_pool.c"
 LIBRARY = "network.so"
 DIGEST_LENGTH = 24  # hex digits in an entry's name

@@ -1,8 +1,9 @@
-# make              builds ./network: ./network [THREADS [RUNS]] checks the network and prints a measurement's record
+# make              builds ./network: ./network [THREADS [RUNS]] (or --help) checks the network and prints a measurement's record
 # make network.so   builds the library, which espalier.compiler's CompiledModel.from_folder loads
 # make SANITIZE=1   builds ./network with address and undefined-behaviour checks; make OPENMP=1 with OpenMP's threads (make clean first)
 CFLAGS = @FLAGS@
-OBJECTS = $(patsubst %.c,%.o,$(filter-out main.c espalier_record.c,$(wildcard *.c)))
+PROGRAM = main.c espalier_record.c espalier_words.c
+OBJECTS = $(patsubst %.c,%.o,$(filter-out $(PROGRAM),$(wildcard *.c)))
 ifdef SANITIZE
 CFLAGS += @SANITIZERS@
 endif
@@ -10,7 +11,7 @@ ifdef OPENMP
 CFLAGS += -fopenmp -DES_OPENMP
 endif
 
-network: main.o espalier_record.o $(OBJECTS)
+network: $(PROGRAM:.c=.o) $(OBJECTS)
 	$(CC) $(CFLAGS) -o $@ $^ -lm
 
 network.so: $(OBJECTS)

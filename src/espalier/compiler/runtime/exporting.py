@@ -22,7 +22,7 @@ from espalier.compiler.runtime.toolchain import FLAGS, SANITIZERS, known_isa
 from espalier.compiler.runtime.weights import Blob, write_weights
 
 REFERENCE, MAKEFILE, FACTS = "reference.bin", "Makefile", "espalier_facts.h"
-_PLAIN = re.compile(r"[A-Za-z0-9._+-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9._+ -]+")
 
 Floats = NDArray[np.float32]
 
@@ -111,7 +111,7 @@ def _facts(origin: Origin, info: Info) -> str:
         "ES_VERSION": version("espalier"),
     }
     if wrong := [value for value in facts.values() if not _PLAIN.fullmatch(value)]:
-        raise ValueError(f"{', '.join(map(repr, wrong))} cannot stand in a record: letters, digits and . _ + - only.")
+        raise ValueError(f"{', '.join(map(repr, wrong))} cannot stand in a record: letters, digits, spaces and . _ + - only.")
     lines = [f'#define {name} "{value}"' for name, value in facts.items()]
     return "\n".join(
         ["/* What the record says of the network. */", *lines, f"#define ES_BATCH_SIZE {(info.inputs[0].shape or (1,))[0]}", ""]

@@ -5,9 +5,11 @@
 #include "espalier_record.h"
 
 int main(int count, char **words) {
-    const int threads = count > 1 ? atoi(words[1]) : 1, runs = count > 2 ? atoi(words[2]) : 200, warmup = 20;
+    const int warmup = 20;
+    int threads, runs, status;
     struct es_session session;
     double *times_ms = NULL;
+    if (!es_words(count, words, &threads, &runs, &status)) return status;
     if (es_begin(&session, words[0], threads) && es_check(&session)) times_ms = es_time(&session, warmup, runs);
     if (times_ms != NULL) es_print_record(&session, times_ms, warmup, runs);
     es_end(&session);

@@ -5,8 +5,7 @@ Measured with the runtime, threads and flags of compiled networks. Whoever calls
 
 import os
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from espalier.compiler.runtime.emitted import HEADER, network_header
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.toolchain import known_isa
 from espalier.compiler.runtime.weights import aligned_blob
+from espalier.devices import moved
 
 MULTIPLY_ADDS, READING = 0, 1  # what probing.c is asked for
 CHAINS, STEPS = 12, 2  # of multiply-adds: vectors, and how often a repeat takes each further
@@ -40,7 +40,8 @@ class Ceilings:
         l2_gb_s: Reading what half of each core's second cache holds, all threads.
         l3_gb_s: Reading three times what the second caches hold.
         dram_gb_s: Reading what no cache holds.
-        fork_join_ns: Beginning a region on all threads and waiting for its end.
+        fork_join_ns: Beginning a region on all threads and waiting for its end, the shorter of before and after the rest.
+        moved: Whether these two say that CPUs changed places meanwhile: the figures are of two machines.
     """
 
     isa: str
@@ -51,6 +52,7 @@ class Ceilings:
     l3_gb_s: float
     dram_gb_s: float
     fork_join_ns: float
+    moved: bool = False
 
     def __str__(self) -> str:
         return (
@@ -59,9 +61,8 @@ class Ceilings:
         )
 
 
-@lru_cache
 def probe(num_threads: int, isa: str | None = None) -> Ceilings:
-    """Measure the ceilings, once in this process; takes one to three seconds.
+    """Measure the ceilings; takes one to three seconds.
 
     Args:
         num_threads: Threads, at least 1.
@@ -76,7 +77,8 @@ def probe(num_threads: int, isa: str | None = None) -> Ceilings:
     with _opened(isa, memory, 1) as alone:
         fma_gflops_one = _gflops(alone, memory, isa)
     with _opened(isa, memory, num_threads) as all_threads:
-        return Ceilings(
+        before = all_threads.fork_join_ns()
+        found = Ceilings(
             isa,
             num_threads,
             fma_gflops_one,
@@ -84,8 +86,10 @@ def probe(num_threads: int, isa: str | None = None) -> Ceilings:
             _gb_s(all_threads, memory, l2_bytes // 2),
             _gb_s(all_threads, memory, min(3 * l2_bytes, memory.nbytes // num_threads)),
             _gb_s(all_threads, memory, memory.nbytes // num_threads),
-            all_threads.fork_join_ns(),
+            before,
         )
+        after = all_threads.fork_join_ns()
+        return replace(found, fork_join_ns=min(before, after), moved=num_threads > 1 and moved(before, after))
 
 
 def _memory(num_floats: int) -> NDArray[np.float32]:
