@@ -193,7 +193,7 @@ ES_INLINE float es_max_lane(es_v x) {
 
 /* ---- Functions. Their coefficients are minimax fits, which the tests check against double precision. */
 
-/* 1 / x within two ulps, for x that is positive, no denormal, and may be infinite; 16 divisions at once take as long as 32 products */
+/* 1 / x within two ulps, for x that is positive, no denormal, and may be infinite; 16 divisions at once take as long as 32 products. */
 ES_INLINE es_v es_reciprocal(es_v x) {
 #if defined(ES_AVX512)
     es_v near = _mm512_rcp14_ps(x);
@@ -219,7 +219,7 @@ ES_INLINE es_v es_power_of_two(es_v shifted) { return (es_v)((es_u)shifted << 23
 /* x - k log(2), log(2) in two parts; k times the first is exact. */
 ES_INLINE es_v es_reduced(es_v x, es_v k) { return es_fma(k, es_splat(2.12194440e-4f), es_fma(k, es_splat(-0.693359375f), x)); }
 
-/* exp(r) - 1 for |r| <= log(2)/2, fitted to 3.2e-9 of exp(r); relative error under 1.5e-7. */
+/* exp(r) - 1 for |r| <= log(2)/2, fitted to 3.2e-9. */
 ES_INLINE es_v es_expm1_near_zero(es_v r) {
     es_v p = ES_POLYNOMIAL(r, 0.5f, 1.66665171e-1f, 4.16662004e-2f, 8.36909627e-3f, 1.39508497e-3f);
     return es_fma(p * r, r, r);
@@ -267,7 +267,7 @@ ES_INLINE es_v es_erf(es_v x) {
     return es_clamp(x * p / q, -1.0f, 1.0f);
 }
 
-/* P(normal > |x|), the eighth power of a polynomial: 2.2e-8 / |x| from it. Beyond 7.2 the polynomial is negative, and the tail 0. */
+/* P(normal > |x|), the eighth power of a polynomial, so fitted that |x| times it is 2.2e-8 off. Beyond 7.2 the polynomial is negative, and the tail 0. */
 ES_INLINE es_v es_normal_tail(es_v x) {
     es_v root = ES_POLYNOMIAL(es_abs(x), 9.17003992e-1f, -9.14565337e-2f, -3.19334600e-2f, -6.59154507e-4f, 1.48919257e-3f,
                               4.40794739e-5f, -6.37329921e-5f, 8.11522574e-6f, -3.42446233e-7f);
