@@ -267,7 +267,7 @@ ES_INLINE es_v es_erf(es_v x) {
     return es_clamp(x * p / q, -1.0f, 1.0f);
 }
 
-/* P(normal > |x|), the eighth power of a polynomial, so fitted that |x| times it is 2.2e-8 off. Beyond 7.2 the polynomial is negative, and the tail 0. */
+/* P(normal > |x|), the eighth power of a polynomial: |x| times it is 2.2e-8 off. Beyond 7.2 it is negative, the tail 0. */
 ES_INLINE es_v es_normal_tail(es_v x) {
     es_v root = ES_POLYNOMIAL(es_abs(x), 9.17003992e-1f, -9.14565337e-2f, -3.19334600e-2f, -6.59154507e-4f, 1.48919257e-3f,
                               4.40794739e-5f, -6.37329921e-5f, 8.11522574e-6f, -3.42446233e-7f);
