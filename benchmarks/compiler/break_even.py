@@ -82,7 +82,7 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         "# Break-even",
         "",
         *origin(entries),
-        f"Batch 1, fp32, chains of {CHAIN} layers with ReLU; written by benchmarks/compiler/break_even.py.",
+        f"Batch 1, fp32, chains of {CHAIN} layers with ReLU, times those of one; written by benchmarks/compiler/break_even.py.",
         "",
         "Measured: the rate from which on our sparse code is faster than the best dense engine, the fastest of the peers and of our own",
         f"dense code as compiled (*espalier, {AS_COMPILED}*); between measured rates by a straight line on logarithmic axes. 1: our",
@@ -102,10 +102,15 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def _row(entry: Entry) -> list[str]:
-    best = entry["best_dense"] or {"name": "-", "ms": None}
-    own = [cell(median_ms(entry["ours"][name])) for name in (RATE_ONE, AS_COMPILED)]
+    best = entry["best_dense"]
+    own = [cell(_layer_ms(median_ms(entry["ours"][name]), entry)) for name in (RATE_ONE, AS_COMPILED)]
     rates = [_rate(entry["structures"].get(structure, {})) for structure in TRIED]
-    return [entry["layer"], best["name"], cell(best["ms"]), *own, *rates, *machine_state(entry)]
+    name, ms = ("-", None) if best is None else (best["name"], best["ms"])
+    return [entry["layer"], name, cell(_layer_ms(ms, entry)), *own, *rates, *machine_state(entry)]
+
+
+def _layer_ms(ms: float | None, entry: Entry) -> float | None:
+    return None if ms is None else ms / entry["chain"]
 
 
 def _rate(found: Entry) -> str:
@@ -113,7 +118,7 @@ def _rate(found: Entry) -> str:
     if "break_even" not in found:
         return "-"
     highest = max(rate for rate, _ in found["points"])
-    return f"not up to {highest:.2g}" if found["break_even"] is None else f"{found['break_even']:.2g}"
+    return f"not up to {highest:.2g}" if found["break_even"] is None else f"{found['break_even']:.3g}"
 
 
 def main() -> None:

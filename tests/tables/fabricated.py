@@ -202,10 +202,11 @@ def break_even() -> dict[str, Any]:
             "started": "2026-01-02T03:04:05+00:00",
             "layer": layer,
             "num_threads": threads,
+            "chain": 4,
             "versions": {"torch": "2.13.0", "mnn": "3.2.0", "openvino": None},
             "moved": threads == 2,
             "others_cpus": None if peer is None else 0.04,
-            "best_dense": None if peer is None else {"name": peer, "ms": 0.321},
+            "best_dense": None if peer is None else {"name": peer, "ms": 0.3212},
             "structures": {name: {"points": points[name]} | ({} if peer is None else {"break_even": rate}) for name, rate in rates.items()},
         }
 

@@ -47,7 +47,7 @@ def _row(entry: Mapping[str, Any], structures: list[str]) -> dict[str, Any]:
     best = entry["best_dense"]
     return {
         "layer": entry["layer"],
-        "against": f"{best['name']}, {best['ms']:.3g} ms" if best else "no engine was timed",
+        "against": f"{best['name']}, {best['ms'] / entry['chain']:.3g} ms" if best else "no engine was timed",
         "machine": _machine(entry),
         "cells": [_cell(entry["structures"].get(name, {})) for name in structures],
     }
@@ -68,4 +68,4 @@ def _cell(found: Mapping[str, Any]) -> dict[str, str]:
     if rate is None:
         return {"text": f"not up to {max(rate for rate, _ in found['points']):.2g}x", "tint": "", "value": "98"}
     level = next((number for number, most in enumerate(LEVELS) if rate <= most), len(LEVELS))
-    return {"text": "any rate" if rate <= 1.0 else f"from {rate:.2g}x", "tint": f"t{len(LEVELS) - level}", "value": f"{rate:.4g}"}
+    return {"text": "any rate" if rate <= 1.0 else f"from {rate:.3g}x", "tint": f"t{len(LEVELS) - level}", "value": f"{rate:.4g}"}
