@@ -160,6 +160,16 @@ def test_planes_of_the_border_that_no_tile_needs_are_not_told_of() -> None:
     assert apart[1].macs * 3 == together[1].macs * 2
 
 
+def test_a_map_of_one_plane_takes_what_the_layer_of_that_plane_does() -> None:
+    deep = layer(nn.Conv3d(512, 512, 3, padding=1), 512, 1, 4, 4)
+    flat = layer(conv(512, 512), 512, 4, 4)
+    machine = replace(MACHINE, network_bytes=60 << 20, ceilings=CEILINGS)
+    assert deep[1].macs == flat[1].macs
+    assert deep[1].arrays["w"].nbytes == flat[1].arrays["w"].nbytes
+    assert expected_share(*deep, machine) == pytest.approx(expected_share(*flat, machine))
+    assert told(deep, machine) == told(flat, machine)
+
+
 def test_the_border_costs_large_maps_and_centred_kernels_nothing() -> None:
     centred = conv(64, 64)
     centred.weight.data *= torch.nn.functional.pad(torch.ones(1, 1), (1, 1, 1, 1))

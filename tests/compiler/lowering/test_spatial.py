@@ -32,8 +32,8 @@ def lower_with(knobs: Callable[[Blocks, Isa], Blocks], filters: int, channels: i
     """Return a lowering to template S with knobs changed from the rule's."""
 
     def lower(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa, graph: Graph) -> Kernel:
-        weight = graph.constants["weight"]
-        layer = replace(conv_layer(node, graph), mask=(weight != 0).reshape(conv_layer(node, graph).weight.shape))
+        layer = conv_layer(node, graph)
+        layer = replace(layer, mask=layer.weight != 0)
         source, *residuals, result = (lines(layout) for layout in (*inputs, output))
         assert takes(layer, source, result)
         blocks = knobs(blocks_of(layer, result, isa, filters, channels), isa)

@@ -9,6 +9,7 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain, lines
 from espalier.compiler.lowering.filters import Convolution, lowered
+from espalier.compiler.lowering.filters_planes import without_idle_planes
 from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.spatial import lowered_spatial
@@ -43,9 +44,9 @@ def lower_linear(node: Node, inputs: Sequence[Layout], output: Layout, isa: Isa,
 
 
 def conv_layer(node: Node, graph: Graph) -> Convolution:
-    """Return a convolution in the form of template F."""
+    """Return a convolution in the form of template F, without planes of its kernel that reach no input."""
     weight, mask = _whole(node, graph)
-    return Convolution(
+    layer = Convolution(
         weight,
         mask,
         _bias(node, graph),
@@ -56,6 +57,8 @@ def conv_layer(node: Node, graph: Graph) -> Convolution:
         node.settings,
         bool(node.attributes.get("pool")),
     )
+    depths = (graph[node.inputs[0]].shape[2], node.shape[2]) if len(node.shape) == 5 else (1, 1)
+    return without_idle_planes(layer, *depths)
 
 
 def linear_layer(node: Node, graph: Graph) -> Convolution:

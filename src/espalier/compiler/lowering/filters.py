@@ -20,7 +20,7 @@ from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
-from espalier.compiler.lowering.filters_planes import cuts, macs_reached, reached_planes
+from espalier.compiler.lowering.filters_planes import Planes, cuts, macs_taken, planes_of
 from espalier.compiler.lowering.filters_rule import Choice, choose, split_by_filters
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.places import narrowed
@@ -91,18 +91,17 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     """
     size = layer.computed(result.size)
     choice = choice or choose(layer, isa, size, source)
-    tile, skips = choice.tile, bool(_planes(layer, source, size, choice.tile))
+    tile, planes = choice.tile, planes_of(layer, source.size[0], size[0], choice.tile.planes)
     filters, channels = choice.vectors * isa.lanes, choice.channels
-    packed = pack(layer.weight, layer.mask, block_filters=filters, group_channels=channels, by_plane=skips)
+    packed = pack(layer.weight, layer.mask, block_filters=filters, group_channels=channels, by_plane=planes.skipped)
     bias = torch.zeros(packed.num_blocks * packed.block_filters)
     bias[: len(layer.bias)] = layer.bias.detach()
-    body = _function(layer, packed, choice, source, result, residual, isa)
+    body = _function(layer, packed, choice, source, result, residual, isa, planes)
     arrays = {"start": packed.start, "entry": offsets(packed, layer, source), "w": packed.weights, "bias": bias.numpy()}
-    if skips:
+    if planes.skipped:
         arrays["cut"] = cuts(packed)
-    reached = reached_planes(layer, source.size[0], size[0], tile.planes)
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
-    return Kernel("F", body, arrays, macs_reached(packed, reached, size, tile.planes), detail, choice=choice)
+    return Kernel("F", body, arrays, macs_taken(packed, planes, size[1] * size[2]), detail, choice=choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
@@ -115,13 +114,16 @@ def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:
     return narrowed(((along * steps[:, None]).sum(0) + shift + channel) * 4)
 
 
-def _planes(layer: Convolution, source: Lines, size: tuple[int, int, int], tile: Tile) -> list[tuple[int, int]]:
-    """Return the kernel planes that each tile along D needs; nothing where all need all."""
-    reached = reached_planes(layer, source.size[0], size[0], tile.planes)
-    return reached if any(planes != (0, layer.weight.shape[2]) for planes in reached) else []
-
-
-def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines, result: Lines, residual: Lines | None, isa: Isa) -> str:
+def _function(
+    layer: Convolution,
+    packed: Packed,
+    choice: Choice,
+    source: Lines,
+    result: Lines,
+    residual: Lines | None,
+    isa: Isa,
+    needed: Planes,
+) -> str:
     tile = choice.tile
     last_vectors = used_vectors(result.channels, isa.lanes, choice.vectors)[-1]
     loop = Loop(
@@ -146,9 +148,8 @@ def _function(layer: Convolution, packed: Packed, choice: Choice, source: Lines,
         loops.append(emitted(f"{NAME}_last", replace(loop, vectors=last_vectors), isa))
     calls = _calls(packed, choice, result, residual, last_vectors, finished=bool(behind), ragged=bool(rest))
     buffer = f"float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));" if behind else ""
-    return "\n".join(
-        ["#include <math.h>\n", *filter(None, loops), SPLIT, _passes(layer, packed, choice, source, result, residual, calls, buffer)]
-    )
+    passes = _passes(layer, packed, choice, source, result, residual, calls, buffer, needed)
+    return "\n".join(["#include <math.h>\n", *filter(None, loops), SPLIT, passes])
 
 
 def _calls(
@@ -179,6 +180,7 @@ def _passes(
     residual: Lines | None,
     calls: Sequence[str],
     buffer: str,
+    needed: Planes,
 ) -> str:
     """Return the function that takes a thread's tiles through its blocks."""
     tile = choice.tile
@@ -194,13 +196,13 @@ def _passes(
     else:
         split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
     joined = "\n        ".join(calls)
-    table, cut, unread, needed, bounds = "", "", "", "", ("start[p]", "start[p + 1]")
-    if reached := _planes(layer, source, size, tile):
-        pairs = ", ".join(f"{{{low}, {high}}}" for low, high in reached)
-        table = f"static const uint8_t {NAME}_planes[][2] = {{{pairs}}}; /* of the kernel, which a tile along D needs */\n"
-        cut, needed = ", const int32_t *cut", f"const uint8_t *planes = {NAME}_planes[t / {rows * columns}];"
+    table, cut, unread, taken, bounds = "", "", "", "", ("start[p]", "start[p + 1]")
+    if needed.skipped:
+        pairs = ", ".join(f"{{{low}, {high}}}" for low, high in needed.reached)
+        table = f"static const int32_t {NAME}_planes[][2] = {{{pairs}}}; /* of the kernel, which a tile along D needs */\n"
+        cut, taken = ", const int32_t *cut", f"const int32_t *planes = {NAME}_planes[t / {rows * columns}];"
         unread = "" if by_filters else " __attribute__((unused))"
-        bounds = (f"cut[p * {layer.weight.shape[2] + 1} + planes[0]]", f"cut[p * {layer.weight.shape[2] + 1} + planes[1]]")
+        bounds = (f"cut[p * {needed.taps + 1} + planes[0]]", f"cut[p * {needed.taps + 1} + planes[1]]")
     portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
     return f"""{table}void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
@@ -219,7 +221,7 @@ def _passes(
       const float *xt = x + {_at(source, steps)};
       float *yt = y + {_at(result, _output_steps(layer, result))};
       {residual_tile}
-      {needed}
+      {taken}
       for (int64_t p = from; p < to; ++p) {{
         const int64_t at = {bounds[0]}, behind = {bounds[1]};
         {joined}

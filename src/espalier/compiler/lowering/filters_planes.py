@@ -1,10 +1,13 @@
-"""Which planes of a 3-D kernel a tile needs: a plane that would read nothing but the border of its tile is left out (compiler spec, 4.6).
+"""Which planes of a 3-D kernel are needed: one that would read nothing but the border is left out (compiler spec, 4.6).
 
-A map of few planes has much border: a kernel of three planes finds it a third of the time on two of them, a sixth on four. Rows and
-columns are not left out, because a tile spans several.
+A map of few planes has much border: a kernel of three planes finds it a third of the time on two of them, a sixth on four. Planes that
+reach no map at all leave the layer; of the others each tile of template F takes those that it needs. Rows and columns are not left out,
+because a tile spans several.
 """
 
 import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,30 +18,74 @@ if TYPE_CHECKING:
     from espalier.compiler.lowering.filters import Convolution
 
 
-def reached_planes(layer: "Convolution", source_depth: int, depth: int, planes: int) -> list[tuple[int, int]]:
-    """Return the first kernel plane, and the one behind the last, that reach the map, for each tile along D.
+@dataclass(frozen=True)
+class Planes:
+    """The kernel planes that tiles need.
+
+    Args:
+        taps: Planes of the kernel.
+        reached: The first one that reaches the map, and the one behind the last, for each tile along D.
+        depth: Planes that are computed.
+        tile: Those of a tile.
+    """
+
+    taps: int
+    reached: tuple[tuple[int, int], ...]
+    depth: int
+    tile: int
+
+    @property
+    def skipped(self) -> bool:
+        """Return whether some tile leaves a plane out."""
+        return any(planes != (0, self.taps) for planes in self.reached)
+
+    @property
+    def share(self) -> float:
+        """Return the share of a layer's products that tiles take, computed planes that overlap counted as often as they are."""
+        return sum(high - low for low, high in self.reached) / (len(self.reached) * self.taps)
+
+    @cached_property
+    def met(self) -> np.ndarray:
+        """Return whether each computed plane takes each plane of the kernel, ``(depth, taps)`` bool; overlaps count once."""
+        low, high = np.array(self.reached)[np.arange(self.depth) // self.tile].T
+        taps = np.arange(self.taps)
+        found: np.ndarray = (low[:, None] <= taps) & (taps < high[:, None])
+        return found
+
+
+def planes_of(layer: "Convolution", source_depth: int, depth: int, tile: int) -> Planes:
+    """Return the kernel planes that tiles of a layer need.
 
     Args:
         layer: The layer.
         source_depth: Planes of its input.
         depth: Planes that are computed.
-        planes: Those of a tile.
+        tile: Those of a tile.
     """
     taps, stride, padding, dilation = layer.weight.shape[2], layer.stride[0], layer.padding[0], layer.dilation[0]
-    found = []
-    for tile in range(-(-depth // planes)):
-        first = min(tile * planes, depth - planes)
-        last = first + planes - 1
+    reached = []
+    for number in range(-(-depth // tile)):
+        first = min(number * tile, depth - tile)
+        last = first + tile - 1
         low = min(taps, max(0, -((last * stride - padding) // dilation)))
         high = max(low, min(taps, -((first * stride - padding - source_depth) // dilation)))
-        found.append((low, high))
-    return found
+        reached.append((low, high))
+    return Planes(taps, tuple(reached), depth, tile)
 
 
-def share_reached(layer: "Convolution", source_depth: int, depth: int, planes: int) -> float:
-    """Return the share of kernel planes that tiles need; arguments as of ``reached_planes``."""
-    reached = reached_planes(layer, source_depth, depth, planes)
-    return sum(high - low for low, high in reached) / (len(reached) * layer.weight.shape[2])
+def without_idle_planes(layer: "Convolution", source_depth: int, depth: int) -> "Convolution":
+    """Return a layer without the outer kernel planes that read the border wherever they are; arguments as of ``planes_of``."""
+    reached = [(low, high) for low, high in planes_of(layer, source_depth, depth, 1).reached if low < high]
+    if not reached:
+        return layer
+    low = min(*(low for low, _ in reached), layer.padding[0] // layer.dilation[0])  # the padding stays at 0 or above
+    kept = slice(low, max(high for _, high in reached))
+    return replace(
+        layer,
+        weight=layer.weight[:, :, kept],
+        mask=None if layer.mask is None else layer.mask[:, :, kept],
+        padding=(layer.padding[0] - low * layer.dilation[0], *layer.padding[1:]),
+    )
 
 
 def cuts(packed: Packed) -> np.ndarray:
@@ -54,15 +101,13 @@ def cuts(packed: Packed) -> np.ndarray:
     return np.searchsorted(keys, bounds).astype(np.int32)
 
 
-def macs_reached(packed: Packed, reached: list[tuple[int, int]], size: tuple[int, int, int], planes: int) -> int:
+def macs_taken(packed: Packed, planes: Planes, pixels: int) -> int:
     """Return the multiply-adds over a map, those of planes left out not counted.
 
     Args:
         packed: Weights.
-        reached: What ``reached_planes`` gave.
-        size: D, H and W that are computed.
-        planes: Those of a tile.
+        planes: What tiles need of them.
+        pixels: Of a plane that is computed.
     """
-    at = np.concatenate([[0], np.cumsum(np.bincount(packed.positions // math.prod(packed.shape[3:]), minlength=packed.shape[2]))])
-    entries = sum(int(at[high] - at[low]) for low, high in (reached[plane // planes] for plane in range(size[0])))
-    return entries * packed.group_channels * packed.block_filters * size[1] * size[2]
+    entries = np.bincount(packed.positions // math.prod(packed.shape[3:]), minlength=planes.taps)
+    return int((planes.met * entries).sum()) * packed.group_channels * packed.block_filters * pixels

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from espalier.compiler.bcrc import Packed, needed_entries
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
-from espalier.compiler.lowering.filters_planes import share_reached
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.tiles import Tile, best_tile
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], source: L
     """
 
     def share(planes: int) -> float:
-        return share_reached(layer, source.size[0], size[0], planes)
+        return planes_of(layer, source.size[0], size[0], planes).share
 
     shape = tuple(layer.weight.shape)
     best: tuple[float, Choice] | None = None

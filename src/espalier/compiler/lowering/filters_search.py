@@ -14,7 +14,7 @@ from espalier.compiler.layouts import lines
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer, lower_conv, lower_linear
 from espalier.compiler.lowering.depthwise import is_depthwise
 from espalier.compiler.lowering.filters import Convolution
-from espalier.compiler.lowering.filters_planes import share_reached
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import WEIGHT_LOADS, Choice, block_shapes
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.knobs import knobs_of
@@ -47,7 +47,7 @@ def first_choices(site: Site) -> list[dict[str, Any]]:
         entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=filters, group_channels=channels).sum())
         speed = site.isa.efficiency[vectors, channels]
         costs = {
-            tile: _slots(tile, size, vectors) * share_reached(layer, source.size[0], size[0], tile.planes)
+            tile: _slots(tile, size, vectors) * planes_of(layer, source.size[0], size[0], tile.planes).share
             for tile in tiles_of(size, site.isa.pixels(vectors), layer.side)
         }
         promising = sorted(costs, key=costs.__getitem__)[:MOST_OF_BLOCKS]

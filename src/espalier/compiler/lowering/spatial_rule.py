@@ -12,7 +12,7 @@ from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters import Convolution
-from espalier.compiler.lowering.filters_planes import share_reached
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import choose
 from espalier.compiler.lowering.spatial_shape import GROUP_CHANNELS, Blocks, blocks_of, shape_of, takes
 
@@ -84,7 +84,7 @@ def filters_cost(layer: Convolution, source: Lines, result: Lines, isa: Isa) -> 
     """Return the cost of template F; arguments as of ``spatial_blocks``."""
     choice = choose(layer, isa, result.size, source)
     filters = choice.vectors * isa.lanes
-    share = share_reached(layer, source.size[0], result.size[0], choice.tile.planes)
+    share = planes_of(layer, source.size[0], result.size[0], choice.tile.planes).share
     macs = share * choice.tile.slots(result.size) * _kept(layer, filters, choice.channels) * filters * choice.channels
     return macs * max(isa.efficiency.values()) / isa.efficiency[choice.vectors, choice.channels]
 

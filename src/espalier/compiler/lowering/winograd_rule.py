@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import LINE, Lines
 from espalier.compiler.lowering.filters import Convolution
-from espalier.compiler.lowering.filters_planes import share_reached
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.winograd_shape import Blocks, Shape, blocks_of, takes, weight_bytes
 from espalier.compiler.lowering.winograd_transforms import TRANSFORMS
@@ -76,7 +76,7 @@ def winograd_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) -
 def filters_cost(layer: Convolution, source: Lines, result: Lines, isa: Isa, choice: Choice) -> float:
     """Return the cost of template F; arguments as of ``winograd_blocks``."""
     filters = -(-layer.weight.shape[0] // isa.lanes) * isa.lanes
-    share = share_reached(layer, source.size[0], result.size[0], choice.tile.planes)
+    share = planes_of(layer, source.size[0], result.size[0], choice.tile.planes).share
     macs = share * choice.tile.slots(result.size) * filters * math.prod(layer.weight.shape[1:])
     alone = math.prod(choice.tile.counts(result.size)) == 1  # such blocks are chosen for their one pass over weights, not for their speed
     slower = 1.0 if alone else max(isa.efficiency.values()) / isa.efficiency[choice.vectors, choice.channels]

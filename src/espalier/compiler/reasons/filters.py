@@ -5,7 +5,10 @@ import math
 import numpy as np
 
 from espalier.compiler.isas import Isa
+from espalier.compiler.layouts import lines
+from espalier.compiler.lowering.convolutions import conv_layer
 from espalier.compiler.lowering.filters import CLAMPED
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
@@ -45,8 +48,11 @@ def latency(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 def short_lists(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     """Beginning and storing sums weighs where a block keeps few columns."""
-    del site, machine
+    del machine
     columns = float(np.diff(kernel.arrays["start"]).mean()) * _choice(kernel).channels
+    if site.node.op == "conv":
+        layer, tile = conv_layer(site.node, site.graph), _choice(kernel).tile
+        columns *= planes_of(layer, lines(site.inputs[0]).size[0], computed(site)[0], tile.planes).share
     share = stored_sums(columns)
     return Reason(f"a block keeps {columns:.0f} columns: beginning and storing its sums takes {1 - share:.0%} of the time", share)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from espalier.compiler.layouts import Lines, lines
-from espalier.compiler.lowering.convolutions import conv_layer
-from espalier.compiler.lowering.filters_planes import reached_planes
+from espalier.compiler.lowering.convolutions import conv_layer, linear_layer
+from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import Choice
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
@@ -46,15 +46,15 @@ def ragged_filters(site: Site, kernel: Kernel, machine: Machine) -> Reason | Non
 def stored_zeros(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     """Blocks hold weights that the mask dropped: they are zeros, and multiplied."""
     del machine
-    mask, key = site.graph.mask(site.node), site.node.constants["weight"]
-    kept = site.graph.constants[key].numel() if mask is None else int(mask.count_nonzero())
+    layer = (conv_layer if site.node.op == "conv" else linear_layer)(site.node, site.graph)
+    kept = layer.weight.numel() if layer.mask is None else int(layer.mask.count_nonzero())
     blocks = len(kernel.arrays["start"]) - 1
     stored = kernel.arrays["w"].size * num_filters(site) / (blocks * kernel.arrays["w"].shape[-1])  # those that fill the last block aside
     share = kept / max(kept, stored)
     if kept == 0:
         return None
     groups = site.node.attributes.get("groups", 1)
-    why = f"its {groups} groups" if groups > 1 and mask is None else "the mask"
+    why = f"its {groups} groups" if groups > 1 and site.graph.mask(site.node) is None else "the mask"
     size = " ".join(kernel.detail.split()[:2])  # gM and gN
     return Reason(f"blocks of {size} hold {1 / share:.2f}x the weights that {why} kept", share, wastes=True)
 
@@ -71,9 +71,7 @@ def border_zeros(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
     kept = np.ones(inside.shape) if layer.mask is None else layer.mask.sum((0, 1)).numpy()
     met = np.ones(len(kept))
     if isinstance(kernel.choice, Choice):
-        reached = reached_planes(layer, source[0], size[0], kernel.choice.tile.planes)
-        of_each = [reached[plane // kernel.choice.tile.planes] for plane in range(size[0])]
-        met = np.array([[low <= tap < high for low, high in of_each] for tap in range(len(kept))]).mean(1)
+        met = planes_of(layer, source[0], size[0], kernel.choice.tile.planes).met.mean(0)
     products = float((met[:, None, None] * kept).sum())
     share = float((inside * kept).sum()) / products if products else 1.0
     return Reason(f"a map of {map_text(size)}: {1 - share:.0%} of the products are with the border's zeros", share, wastes=True)
