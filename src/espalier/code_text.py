@@ -2,7 +2,7 @@
 
 ``ast.unparse`` writes f-strings differently since Python 3.12, whose grammar lets any quotes stand inside them. Here they are written alike
 everywhere, so that a record does not look stale to whoever reads it with another Python: as Python 3.11 does, which the first records were
-made under, but for escapes in a format (``{x:\\n}``) and tabs in a string within a field.
+made under, but for escapes in a format and tabs in a string within a field.
 """
 
 import ast
