@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TORCH = str(Path(torch.__file__).parent)
+TORCH = Path(torch.__file__).parent
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
@@ -127,7 +127,7 @@ def _quiet_where_it_fails() -> Iterator[None]:
 
 def _refusal(model: nn.Module, error: Exception) -> str:
     """Return what a failed export tells a user: the model, the line of its code, the reason, and the way out where there is one."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((TORCH, __file__))]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
     place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     reason = (str(error).splitlines() or [type(error).__name__])[0].partition("  (Size-like")[0].rstrip(".")
     way_out = (
@@ -136,6 +136,11 @@ def _refusal(model: nn.Module, error: Exception) -> str:
         else ""
     )
     return f"torch.export cannot follow {type(model).__name__}{place}: {reason}.{way_out}"
+
+
+def _is_machinery(path: Path) -> bool:
+    """Return whether a file is torch's or this one; torchvision's, which lies beside torch, is a user's."""
+    return path.is_relative_to(TORCH) or path == Path(__file__)
 
 
 def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:
