@@ -118,6 +118,18 @@ class Calling(nn.Module):
         return self.flat(x)
 
 
+class Diagnosing(nn.Module):
+    """Says on stderr what is wrong, and raises."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sys.stderr.write("the third stair is loose\n")
+        raise self.kind("a stair is loose")
+
+
 LINES, FIRST = inspect.getsourcelines(Branching)
 BRANCH = FIRST + next(number for number, line in enumerate(LINES) if "if x.sum()" in line)
 
@@ -143,6 +155,15 @@ def test_a_line_of_a_library_whose_name_begins_with_torch_is_named(library: str)
     path = TORCH.parent / library / "flat.py"
     with pytest.raises(ValueError, match=rf"cannot follow Calling at {re.escape(str(path))}:2 "):
         exported(Calling(path), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("kind", "raised", "kept"), [(TypeError, TypeError, True), (RuntimeError, ValueError, False)])
+def test_what_a_model_says_before_it_fails_is_dropped_only_where_our_message_takes_its_place(
+    kind: type[Exception], raised: type[Exception], kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(raised, match="a stair is loose"):
+        exported(Diagnosing(kind), torch.zeros(1, 4))
+    assert ("the third stair is loose\n" in capsys.readouterr().err) == kept
 
 
 def test_what_a_model_says_while_it_is_followed_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:

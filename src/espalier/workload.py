@@ -112,15 +112,23 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
 
 @contextmanager
 def _quiet_where_it_fails() -> Iterator[None]:
-    """Drop what export logs and dumps for its developers where it fails: our message says what of it a user can use."""
+    """Drop what export logs and dumps for its developers where its failure becomes our message, which says what of it a user can use.
+
+    Whatever else was written to stderr meanwhile is passed on at the end. Both the loggers' levels and ``sys.stderr`` are the process's:
+    what other threads write meanwhile is held too, and dropped with the rest.
+    """
     levels = {logger: logger.level for logger in map(logging.getLogger, TALKATIVE)}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
+    held = io.StringIO()
     try:
-        with redirect_stderr(io.StringIO()) as held:
+        with redirect_stderr(held):
             yield
-        sys.stderr.write(held.getvalue())
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError):
+        held = io.StringIO()
+        raise
     finally:
+        sys.stderr.write(held.getvalue())
         for logger, level in levels.items():
             logger.setLevel(level)
 
