@@ -152,6 +152,23 @@ def test_a_process_that_is_held_to_one_cpu_is_offered_one_thread(program: Path) 
     assert "THREADS=2: this process may use 1 CPU; give a whole number from 1 to 1." in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "calls"),
+    [
+        (["-D__linux__"], {"sched_getaffinity", "sysconf"}),
+        (["-U__linux__"], {"sysconf"}),
+        (["-fsanitize=address"], set()),
+        (["-D__has_feature(x)=x", "-Daddress_sanitizer=1"], set()),  # as clang spells it
+    ],
+    ids=["linux", "another system", "checked", "checked by clang"],
+)
+def test_the_bound_of_threads_comes_from_what_the_system_has(tmp_path: Path, words: list[str], calls: set[str]) -> None:
+    folder = written(tmp_path / "out")
+    subprocess.run(["cc", *ARITHMETIC, *toy.STRICT, *words, "-c", "espalier_words.c", "-o", "words.o"], cwd=folder, check=True)
+    called = subprocess.run(["nm", "-u", "words.o"], cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    assert {"sched_getaffinity", "sysconf"} & set(called) == calls
+
+
 @pytest.mark.parametrize("word", ["many", "0", "1", "-5", "1000001"])
 def test_runs_that_are_no_number_or_absurd_are_refused(program: Path, word: str) -> None:
     done = call(program, "1", word)
