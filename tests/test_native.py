@@ -60,7 +60,7 @@ def test_training_mode_that_makes_none_is_not(layer: nn.Module, tmp_path: Path, 
         (nn.RReLU(), True),
         (nn.RReLU(0.25, 0.25), False),
     ],
-    ids=str,
+    ids=lambda one: type(one).__name__ if isinstance(one, nn.Module) else str(one),
 )
 def test_layers_that_drop_or_draw_inside_are_known_by_their_type(
     layer: nn.Module, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

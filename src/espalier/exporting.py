@@ -14,7 +14,7 @@ from espalier.compiler.compiling import CompiledNetwork
 from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.reference import evaluate
 from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, emitted_info
-from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
+from espalier.compiler.runtime.exporting import SPARSE, Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import read_weights
 from espalier.compiler.tuning import BUDGET_S
@@ -27,7 +27,6 @@ from espalier.record import Store, Weights
 from espalier.subjects import run_subject
 from espalier.words import sizes
 
-SPARSE = "espalier-sparse"
 SEED = 0  # of the sample by which every build is checked
 IDLE = "what tuning is for, and nothing is tuned: tune too (--tune), or leave it out."
 
