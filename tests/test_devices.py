@@ -50,9 +50,7 @@ def test_no_network_is_opened_with_more_threads_than_cores(opened: Callable[[], 
         ([-1, 9, 3], r"cpus=\[-1, 9, 3\] names \[-1, 9\], which this process may not use; it may use \[3, 5\]\."),
     ],
 )
-def test_cpus_that_threads_would_share_or_may_not_use_are_refused(
-    cpus: list[int], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cpus_that_threads_would_share_or_may_not_use_are_refused(cpus: list[int], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
     with pytest.raises(ValueError, match=f"^{said}$"):
         check_cpus(cpus)

@@ -20,7 +20,7 @@ def test_our_engines_are_named_in_one_place() -> None:
     source = Path(espalier.__file__).parent
     spelt = [str(path.relative_to(source)) for path in source.rglob("*.py") if '"espalier-sparse"' in path.read_text(encoding="utf-8")]
     assert spelt == ["compiler/runtime/exporting.py"]
-    assert ENGINES == {dense: Ours(dense=dense).name for dense in (False, True)}
+    assert {dense: Ours(dense=dense).name for dense in (False, True)} == ENGINES
 
 
 def test_a_network_is_timed_as_native_code(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
