@@ -1,5 +1,6 @@
 """What this machine is, and what it is not asked to do."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 import espalier
 from espalier import devices
 from espalier.compiler.runtime.loading import CompiledModel
-from espalier.devices import check_threads
+from espalier.devices import check_cpus, check_threads
 
 
 @pytest.fixture
@@ -39,3 +40,21 @@ def test_threads_that_would_share_a_core_are_refused(num_threads: int) -> None:
 def test_no_network_is_opened_with_more_threads_than_cores(opened: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"num_threads=3: this process may use 2 cores; give 1 to 2\."):
         opened()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "said"),
+    [
+        ([3, 3], r"cpus=\[3, 3\] names \[3\] more than once: threads wait by spinning; give each a CPU of its own\."),
+        ([1, 3], r"cpus=\[1, 3\] names \[1\], which this process may not use; it may use \[3, 5\]\."),
+        ([-1, 9, 3], r"cpus=\[-1, 9, 3\] names \[-1, 9\], which this process may not use; it may use \[3, 5\]\."),
+    ],
+)
+def test_cpus_that_threads_would_share_or_may_not_use_are_refused(cpus: list[int], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3}, raising=False)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        check_cpus(cpus)
+    with pytest.raises(ValueError, match=f"^{said}$" if len(cpus) < 3 else "num_threads=3: this process may use 2 cores"):
+        CompiledModel(Path("network.so"), Path("weights.bin"), num_threads=len(cpus), cpus=cpus)
+    check_cpus([5, 3])
+    check_cpus([3])

@@ -47,3 +47,37 @@ def test_training_mode_that_makes_a_difference_is_warned_of(layer: nn.Module, tm
 @pytest.mark.parametrize("layer", [nn.Dropout(0.0), nn.ReLU(), nn.GroupNorm(2, 8), StochasticDepth(0.0)], ids=str)
 def test_training_mode_that_makes_none_is_not(layer: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert compiled_with(layer, tmp_path, caplog, training=True) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "warned"),
+    [
+        (nn.MultiheadAttention(8, 2, dropout=0.1), True),
+        (nn.MultiheadAttention(8, 2), False),
+        (nn.LSTM(4, 4, num_layers=2, dropout=0.1), True),
+        (nn.GRU(4, 4, num_layers=2, dropout=0.1), True),
+        (nn.GRU(4, 4, num_layers=2), False),
+        (nn.RReLU(), True),
+        (nn.RReLU(0.25, 0.25), False),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, nn.Module) else str(one),
+)
+def test_layers_that_drop_or_draw_inside_are_known_by_their_type(
+    layer: nn.Module, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without compiling: not all of them can be."""
+    monkeypatch.setattr("espalier.native.compile_model", lambda *_, **__: None)
+    model = nn.Sequential(nn.Identity(), layer)
+    with caplog.at_level(logging.WARNING):
+        espalier.compile(model.eval(), torch.zeros(1, 4))
+        assert caplog.messages == []
+        espalier.compile(model.train(), torch.zeros(1, 4))
+    assert [message.startswith("Sequential is in training mode (1): ") for message in caplog.messages] == [True] * warned
+
+
+@pytest.mark.filterwarnings("ignore:dropout option adds dropout after all but last recurrent layer")  # it is the case meant here
+def test_dropout_behind_the_only_recurrent_layer_is_none(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("espalier.native.compile_model", lambda *_, **__: None)
+    with caplog.at_level(logging.WARNING):
+        espalier.compile(nn.LSTM(4, 4, dropout=0.1), torch.zeros(1, 4))
+    assert caplog.messages == []

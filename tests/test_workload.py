@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from espalier.frames import Cpu
 from espalier.models import LeNet5
-from espalier.workload import TALKATIVE, exported, workload
+from espalier.workload import TALKATIVE, TORCH, exported, workload
 
 
 def test_lenet5_counts() -> None:
@@ -104,6 +105,31 @@ class Talking(nn.Module):
         return x + 1
 
 
+class Calling(nn.Module):
+    """Calls a function of a library that lies beside torch, its name beginning with torch's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        found: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+        exec(compile("def flat(x):\n    return x.view(7, 7)\n", path, "exec"), found)
+        self.flat = found["flat"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.flat(x)
+
+
+class Diagnosing(nn.Module):
+    """Says on stderr what is wrong, and raises."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sys.stderr.write("the third stair is loose\n")
+        raise self.kind("a stair is loose")
+
+
 LINES, FIRST = inspect.getsourcelines(Branching)
 BRANCH = FIRST + next(number for number, line in enumerate(LINES) if "if x.sum()" in line)
 
@@ -122,6 +148,22 @@ def test_a_branch_that_depends_on_values_is_one_message_with_its_line_and_the_wa
 def test_other_refusals_name_the_line_too() -> None:
     with pytest.raises(ValueError, match=r"cannot follow Reshaping at .*_workload\.py:\d+ \(return x\.view\(7, 7\)\): shape '\[7, 7\]'"):
         exported(Reshaping(), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize("library", ["torchvision", "torchmetrics", "torchgen"])
+def test_a_line_of_a_library_whose_name_begins_with_torch_is_named(library: str) -> None:
+    path = TORCH.parent / library / "flat.py"
+    with pytest.raises(ValueError, match=rf"cannot follow Calling at {re.escape(str(path))}:2 "):
+        exported(Calling(path), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(("kind", "raised", "kept"), [(TypeError, TypeError, True), (RuntimeError, ValueError, False)])
+def test_what_a_model_says_before_it_fails_is_dropped_only_where_our_message_takes_its_place(
+    kind: type[Exception], raised: type[Exception], kept: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(raised, match="a stair is loose"):
+        exported(Diagnosing(kind), torch.zeros(1, 4))
+    assert ("the third stair is loose\n" in capsys.readouterr().err) == kept
 
 
 def test_what_a_model_says_while_it_is_followed_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from espalier.compiler import Explanation
+from espalier.compiler.runtime.exporting import DENSE, SPARSE
 from espalier.frames.contending import Outcome
 from espalier.frames.roofline import Placement
 from espalier.subjects import Subject
 
-DENSE, SPARSE = "espalier-dense", "espalier-sparse"
 OURS = (DENSE, SPARSE)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from espalier import compiler
 from espalier.bench_keys import EXAMPLES
-from espalier.bench_result import OURS, SPARSE, Bench, Entry
+from espalier.bench_result import OURS, Bench, Entry
 from espalier.compiler.compiling import FALLBACKS
+from espalier.compiler.runtime.exporting import SPARSE
 from espalier.compiler.runtime.toolchain import compiler as c_compiler
 from espalier.devices import check_threads, cpu
 from espalier.frames.contending import Contestant, contend, explained

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,14 @@ class CpuDevice:
         return f"{self.name} ({self.num_cores} cores; {' '.join(self.flags)})"
 
 
+def allowed_cpus() -> frozenset[int]:
+    """Return the CPUs that this process may use; all of them where the system cannot tell."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
 def num_cores() -> int:
     """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(allowed_cpus())
 
 
 def check_threads(num_threads: int, word: str = "num_threads") -> None:
@@ -63,6 +69,21 @@ def check_threads(num_threads: int, word: str = "num_threads") -> None:
     most = num_cores()
     if not 1 <= num_threads <= most:
         raise ValueError(f"{word}={num_threads}: this process may use {most} core{'s' * (most > 1)}; give 1 to {most}.")
+
+
+def check_cpus(cpus: Sequence[int]) -> None:
+    """Check that threads which wait by spinning would each have one of these CPUs to themselves.
+
+    Args:
+        cpus: CPU of each thread.
+
+    Raises:
+        ValueError: One is named twice, or this process may not use it.
+    """
+    if twice := sorted({one for one in cpus if list(cpus).count(one) > 1}):
+        raise ValueError(f"cpus={list(cpus)} names {twice} more than once: threads wait by spinning; give each a CPU of its own.")
+    if beyond := sorted(set(cpus) - allowed_cpus()):
+        raise ValueError(f"cpus={list(cpus)} names {beyond}, which this process may not use; it may use {sorted(allowed_cpus())}.")
 
 
 def cpu() -> CpuDevice:

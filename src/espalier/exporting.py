@@ -14,7 +14,7 @@ from espalier.compiler.compiling import CompiledNetwork
 from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.reference import evaluate
 from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, emitted_info
-from espalier.compiler.runtime.exporting import Origin, Reference, write_standalone
+from espalier.compiler.runtime.exporting import SPARSE, Origin, Reference, write_standalone
 from espalier.compiler.runtime.loading import CompiledModel
 from espalier.compiler.runtime.weights import read_weights
 from espalier.compiler.tuning import BUDGET_S
@@ -27,9 +27,8 @@ from espalier.record import Store, Weights
 from espalier.subjects import run_subject
 from espalier.words import sizes
 
-SPARSE = "espalier-sparse"
 SEED = 0  # of the sample by which every build is checked
-
+IDLE = "what tuning is for, and nothing is tuned: tune too (--tune), or leave it out."
 
 Outputs = Callable[..., Sequence[Tensor]]  # of a network, for its inputs
 
@@ -41,7 +40,7 @@ def export_c(
     shape: Sequence[int] | str | None = None,
     tune: bool = False,
     num_threads: int | None = None,
-    tune_budget_s: float = BUDGET_S,
+    tune_budget_s: float | None = None,
     console: Console | None = None,
 ) -> Path:
     """Write a network as a folder that builds with ``make`` and prints a measurement's record; return the folder.
@@ -58,13 +57,13 @@ def export_c(
         tune: Take the fastest kernels that tuning found on this machine, or finds now; a run or a file alone can be tuned here. Records of
             what is tuned say so; so do those of what ``compile`` tuned.
         num_threads: Threads that it is tuned for; None takes 1. What is exported runs with any number.
-        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels.
+        tune_budget_s: Seconds after which the layers that are left keep the rule's kernels; None takes as many as ``compile`` does.
         console: Where progress is shown; None shows none.
 
     Raises:
         ValueError: There is no such source or it is damaged, a file comes without the shape of its input, a part of the network runs in
-            PyTorch, this machine cannot compile or run it, outputs are wrong, ``out`` holds something, threads
-            come without tuning or exceed the cores, or what is already compiled shall be tuned.
+            PyTorch, this machine cannot compile or run it, outputs are wrong, ``out`` holds something, threads or a budget come without
+            tuning, threads are below 1 or exceed the cores, or what is already compiled shall be tuned.
         OSError: The folder cannot be written, or the disk is full.
     """
     if isinstance(source, HybridNetwork):
@@ -77,8 +76,10 @@ def export_c(
         raise ValueError(f"{source}: its C was made for one shape; leave the shape (--input {'x'.join(map(str, given))}) out.")
     if tune and (is_folder or isinstance(source, CompiledNetwork)):
         raise ValueError(f"{source}: its kernels are chosen; tune what is compiled from a model, espalier.compile(..., tune=True).")
-    if num_threads is not None and not tune:
-        raise ValueError(f"num_threads={num_threads} is what tuning is for, and nothing is tuned: tune too, or leave it out.")
+    if not tune and num_threads is not None:
+        raise ValueError(f"num_threads={num_threads} (--threads) is {IDLE}")
+    if not tune and tune_budget_s is not None:
+        raise ValueError(f"tune_budget_s={tune_budget_s} is {IDLE}")
     if is_folder:
         return _written(Path(source), Path(out), None, None, None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as place:
@@ -88,7 +89,12 @@ def export_c(
             return _written(folder, Path(out), None, None, lambda *inputs: evaluate(source.graph, *inputs), tuned=source.tuned)
         subject = run_subject(str(source), shape=given, word="--input")
         with compile(
-            subject.model, subject.inputs[0], num_threads=num_threads or 1, tune=tune, tune_budget_s=tune_budget_s, console=console
+            subject.model,
+            subject.inputs[0],
+            num_threads=1 if num_threads is None else num_threads,
+            tune=tune,
+            tune_budget_s=BUDGET_S if tune_budget_s is None else tune_budget_s,
+            console=console,
         ) as compiled:
             compiled.write(folder)
 

@@ -32,7 +32,10 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
 ) -> CompiledNetwork | HybridNetwork:
     """Return ``model`` as native code for one sample, called like a module; what pruning took away costs nothing.
 
-    A model that is in training mode and would compute otherwise in it is compiled all the same, with a warning.
+    A model that is in training mode and would compute otherwise in it is compiled all the same, with a warning. Looked for are modules in
+    training mode: norms that keep running statistics; layers whose class has ``Drop`` or ``StochasticDepth`` in its name and whose rate
+    (``p``, ``drop_prob``, ``drop_rate``) is above 0; ``nn.MultiheadAttention`` with dropout; ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` with
+    dropout between their layers; ``nn.RReLU`` with a range of slopes. What a ``forward`` does by functions or branches alone is not seen.
 
     What is pruned is known from the frozen sets of ``prune`` and ``load``; in any other network it is seen by the zeros.
 
@@ -75,10 +78,16 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
 
 
 def _differs_in_training(module: nn.Module) -> bool:
-    """Return whether a module is in training mode and computes otherwise in it: norms over the batch, and what drops at random."""
+    """Return whether a module is in training mode and computes otherwise in it; ``compile`` lists what is looked for."""
     if not module.training:
         return False
     if isinstance(module, _NormBase):
         return module.running_mean is not None
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout)
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0 and module.num_layers > 1
+    if isinstance(module, nn.RReLU):
+        return module.lower < module.upper
     dropping = any(word in type(module).__name__ for word in ("Drop", "StochasticDepth"))
     return dropping and any(getattr(module, name, 0) for name in DROP_RATES)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-TORCH = str(Path(torch.__file__).parent)
+TORCH = Path(torch.__file__).parent
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
@@ -112,22 +112,30 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
 
 @contextmanager
 def _quiet_where_it_fails() -> Iterator[None]:
-    """Drop what export logs and dumps for its developers where it fails: our message says what of it a user can use."""
+    """Drop what export logs and dumps for its developers where its failure becomes our message, which says what of it a user can use.
+
+    Whatever else was written to stderr meanwhile is passed on at the end. Both the loggers' levels and ``sys.stderr`` are the process's:
+    what other threads write meanwhile is held too, and dropped with the rest.
+    """
     levels = {logger: logger.level for logger in map(logging.getLogger, TALKATIVE)}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
+    held = io.StringIO()
     try:
-        with redirect_stderr(io.StringIO()) as held:
+        with redirect_stderr(held):
             yield
-        sys.stderr.write(held.getvalue())
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError):
+        held = io.StringIO()
+        raise
     finally:
+        sys.stderr.write(held.getvalue())
         for logger, level in levels.items():
             logger.setLevel(level)
 
 
 def _refusal(model: nn.Module, error: Exception) -> str:
     """Return what a failed export tells a user: the model, the line of its code, the reason, and the way out where there is one."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((TORCH, __file__))]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
     place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     reason = (str(error).splitlines() or [type(error).__name__])[0].partition("  (Size-like")[0].rstrip(".")
     way_out = (
@@ -136,6 +144,11 @@ def _refusal(model: nn.Module, error: Exception) -> str:
         else ""
     )
     return f"torch.export cannot follow {type(model).__name__}{place}: {reason}.{way_out}"
+
+
+def _is_machinery(path: Path) -> bool:
+    """Return whether a file is torch's or this one; torchvision's, which lies beside torch, is a user's."""
+    return path.is_relative_to(TORCH) or path == Path(__file__)
 
 
 def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:

@@ -71,6 +71,19 @@ def test_a_machine_that_is_nearly_idle_is_remembered(probed: list[int]) -> None:
     assert probed == [2]
 
 
+@pytest.mark.parametrize("old", [{}, {"moved": False}], ids=["as it is kept", "as it was kept"])
+def test_what_is_kept_does_not_say_that_nothing_moved(old: dict[str, bool], probed: list[int], tmp_path: Path) -> None:
+    found = ceilings(2)
+    path = tmp_path / module.FILE
+    content = json.loads(path.read_text())
+    (entry,) = content["entries"].values()
+    assert "moved" not in entry["ceilings"]
+    entry["ceilings"] |= old
+    path.write_text(json.dumps(content))
+    assert known_ceilings(2) == ceilings(2) == found
+    assert probed == [2]
+
+
 def test_a_roof_is_measured_once_a_number_of_threads(probed: list[int]) -> None:
     assert known_ceilings(2) is None
     assert measured_roof(2) == (100.0, 20.0)

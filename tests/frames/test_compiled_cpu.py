@@ -1,15 +1,26 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import espalier
 from espalier.compiler.lowering import filters_search
 from espalier.compiler.runtime.toolchain import compiler
 from espalier.constraints import Assignment
 from espalier.frames import CompiledCpu, compiled_cpu
+from espalier.frames.compiled_cpu import ENGINES
+from espalier.frames.engines import Ours
 from espalier.frames.percentiles import latencies, tenths
 from espalier.metrics import unknown
+
+
+def test_our_engines_are_named_in_one_place() -> None:
+    source = Path(espalier.__file__).parent
+    spelt = [str(path.relative_to(source)) for path in source.rglob("*.py") if '"espalier-sparse"' in path.read_text(encoding="utf-8")]
+    assert spelt == ["compiler/runtime/exporting.py"]
+    assert {dense: Ours(dense=dense).name for dense in (False, True)} == ENGINES
 
 
 def test_a_network_is_timed_as_native_code(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

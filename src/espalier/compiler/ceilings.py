@@ -43,7 +43,8 @@ def ceilings(num_threads: int, isa: str | None = None, *, cache: Path | None = N
     if why := _disturbed(found, time.monotonic() - begun, busy_s, others_cpu_s()):
         LOG.warning("%s while this machine was measured: its ceilings are not kept, and measured again when they are asked for next.", why)
         return found
-    entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "ceilings": asdict(found)}
+    figures = {name: value for name, value in asdict(found).items() if name != "moved"}  # what moved is not kept
+    entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "ceilings": figures}
     _kept(cache).add({_key(num_threads, isa): entry})
     return found
 

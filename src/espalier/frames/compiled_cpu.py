@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from espalier.compiler import compile_model
 from espalier.compiler.hybrid import LABEL as HYBRID
+from espalier.compiler.runtime.exporting import DENSE, SPARSE
 from espalier.compiler.runtime.toolchain import compiler
 from espalier.compiler.tuning import BUDGET_S
 from espalier.constraints import Assignment
@@ -24,7 +25,7 @@ from espalier.frames.percentiles import latencies
 from espalier.record import Measurement, Weights
 
 SEED = 0  # of the input that outputs are compared for, and that is timed
-ENGINES = {False: "espalier-sparse", True: "espalier-dense"}
+ENGINES = {False: SPARSE, True: DENSE}
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,23 @@ def test_a_process_that_is_held_to_one_cpu_is_offered_one_thread(program: Path) 
     assert "THREADS=2: this process may use 1 CPU; give a whole number from 1 to 1." in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "calls"),
+    [
+        (["-D__linux__"], {"sched_getaffinity", "sysconf"}),
+        (["-U__linux__"], {"sysconf"}),
+        (["-fsanitize=address"], set()),
+        (["-D__has_feature(x)=x", "-Daddress_sanitizer=1"], set()),  # as clang spells it
+    ],
+    ids=["linux", "another system", "checked", "checked by clang"],
+)
+def test_the_bound_of_threads_comes_from_what_the_system_has(tmp_path: Path, words: list[str], calls: set[str]) -> None:
+    folder = written(tmp_path / "out")
+    subprocess.run(["cc", *ARITHMETIC, *toy.STRICT, *words, "-c", "espalier_words.c", "-o", "words.o"], cwd=folder, check=True)
+    called = subprocess.run(["nm", "-u", "words.o"], cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    assert {"sched_getaffinity", "sysconf"} & set(called) == calls
+
+
 @pytest.mark.parametrize("word", ["many", "0", "1", "-5", "1000001"])
 def test_runs_that_are_no_number_or_absurd_are_refused(program: Path, word: str) -> None:
     done = call(program, "1", word)
@@ -293,11 +310,25 @@ def test_what_compile_tuned_is_exported_as_tuned(packed: Path, tmp_path: Path) -
     assert 'ES_ENGINE "espalier-sparse tuned"' in (folder / "espalier_facts.h").read_text()
 
 
-def test_threads_are_those_of_tuning(packed: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"num_threads=2 is what tuning is for, and nothing is tuned: tune too, or leave it out"):
-        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", num_threads=2)
-    with pytest.raises(ValueError, match=r"num_threads=5: this process may use 4 cores; give 1 to 4"):
-        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", tune=True, num_threads=5)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"num_threads": 2}, r"num_threads=2 \(--threads\)"),
+        ({"num_threads": 0}, r"num_threads=0 \(--threads\)"),
+        ({"tune_budget_s": 9.0}, r"tune_budget_s=9\.0"),
+    ],
+    ids=str,
+)
+def test_what_tuning_takes_is_refused_without_it(emitted: Path, tmp_path: Path, given: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{named} is what tuning is for, and nothing is tuned: tune too \(--tune\), or leave it out"):
+        espalier.export_c(emitted, tmp_path / "out", **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("threads", [0, 5])
+def test_threads_that_this_machine_has_not_are_refused(packed: Path, tmp_path: Path, threads: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_threads={threads}: this process may use 4 cores; give 1 to 4"):
+        espalier.export_c(packed, tmp_path / "out", shape="1x28x28", tune=True, num_threads=threads)
     assert not (tmp_path / "out").exists()
 
 

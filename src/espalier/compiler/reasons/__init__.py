@@ -43,7 +43,7 @@ def reasons(site: Site, kernel: Kernel, machine: Machine) -> list[Reason]:
 
 
 def expected_share(site: Site, kernel: Kernel, machine: Machine) -> float | None:
-    """Return the share of the machine's peak that is expected of a kernel; None for templates without reasons."""
+    """Return the share of the machine's peak that is expected of a kernel; None for kernels that multiply nothing."""
     if kernel.template not in REASONS or not kernel.macs:
         return None
     return BEST_SHARE * math.prod(reason.share for reason in _found(site, kernel, machine) if not reason.wastes)

@@ -2,7 +2,9 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#ifdef __linux__
 #include <sched.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +16,26 @@
 #define MOST_RUNS 1000000
 #define MAX_DIGITS 9 /* of a word that is read as a number */
 
+#ifdef __has_feature /* clang's word for a build with checks; gcc's is a macro */
+#if __has_feature(address_sanitizer)
+#define ES_CHECKED 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define ES_CHECKED 1
+#endif
+
 /* The CPUs that this process may use: the bound of threads that spin. A build with checks is not timed, and takes any number. */
 static long most_threads(void) {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ES_CHECKED
     return ES_MAX_THREADS;
 #else
+    long found = -1;
+#ifdef __linux__
     cpu_set_t allowed;
-    const long found = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : sysconf(_SC_NPROCESSORS_ONLN);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) found = CPU_COUNT(&allowed);
+#endif
+    if (found < 1) found = sysconf(_SC_NPROCESSORS_ONLN);
     return found < 1 ? 1 : found < ES_MAX_THREADS ? found : ES_MAX_THREADS;
 #endif
 }

@@ -21,6 +21,7 @@ from espalier.compiler.runtime.emitted import HEADER, WEIGHTS, Info, info_of
 from espalier.compiler.runtime.toolchain import FLAGS, SANITIZERS, known_isa
 from espalier.compiler.runtime.weights import Blob, write_weights
 
+DENSE, SPARSE = "espalier-dense", "espalier-sparse"  # what records call our code: zeros computed with, and left out
 REFERENCE, MAKEFILE, FACTS = "reference.bin", "Makefile", "espalier_facts.h"
 _PLAIN = re.compile(r"[A-Za-z0-9._+ -]+")
 
@@ -39,7 +40,7 @@ class Origin:
 
     checkpoint: str
     weights: Literal["trained", "random", "unknown"] = "trained"
-    engine: str = "espalier-sparse"
+    engine: str = SPARSE
 
 
 @dataclass(frozen=True)

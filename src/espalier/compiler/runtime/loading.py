@@ -19,7 +19,7 @@ from espalier.compiler.runtime.building import LIBRARY, build
 from espalier.compiler.runtime.emitted import WEIGHTS, Info, emitted_info
 from espalier.compiler.runtime.toolchain import known_isa
 from espalier.compiler.runtime.weights import Blob, aligned_blob, read_weights
-from espalier.devices import check_threads, cpu, cpu_flags
+from espalier.devices import check_cpus, check_threads, cpu, cpu_flags
 
 ERROR_BYTES = 256
 
@@ -83,18 +83,19 @@ class CompiledModel:
         library: The shared library.
         weights: Its weights file, or their blob.
         num_threads: Threads that run it, the caller's among them; they wait by spinning, so that no more are let in than there are cores.
-        cpus: CPU of each thread, the caller's first; None takes one a core. One thread stays wherever it runs.
+        cpus: CPU of each thread, the caller's first, all different; None takes one a core. One thread stays wherever it runs.
 
     Raises:
         ValueError: A file is missing or damaged, the two do not belong together, this CPU lacks the instruction set, there are more threads
-            than cores that this process may use, or one does not start.
+            than cores that this process may use, ``cpus`` names one twice or one that it may not use, or a thread does not start.
     """
 
     def __init__(self, library: Path, weights: Path | Blob, *, num_threads: int = 1, cpus: Sequence[int] | None = None) -> None:
         if cpus is not None and len(cpus) != num_threads:
             raise ValueError(f"cpus={list(cpus)} names {len(cpus)} CPUs for {num_threads} threads; name one for each.")
-        if cpus is None:
-            check_threads(num_threads)
+        check_threads(num_threads)
+        if cpus is not None:
+            check_cpus(cpus)
         self.library, self.num_threads = Library(library), num_threads
         blob = read_weights(weights) if isinstance(weights, Path) else aligned_blob(weights)
         error = ctypes.create_string_buffer(ERROR_BYTES)

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from torch import Tensor, nn
 
 from espalier import compiler
+from espalier.compiler.runtime.exporting import DENSE, SPARSE
 from espalier.constraints.assignment import Assignment
 from espalier.frames.engines.engine import Precision, Run, Unable, installed
 from espalier.frames.machine import machine_lock
@@ -24,7 +25,7 @@ class Ours:
 
     def __init__(self, *, dense: bool, tune: bool = False, fallback: str | None = None, frozen: Assignment | None = None) -> None:
         self.dense, self.tune, self.fallback, self.frozen = dense, tune, fallback, frozen
-        self.name = "espalier-dense" if dense else "espalier-sparse"
+        self.name = DENSE if dense else SPARSE
 
     def version(self) -> str | None:
         return installed("espalier")
