@@ -382,3 +382,8 @@ def test_this_machine_counts_its_own_cores(monkeypatch: pytest.MonkeyPatch) -> N
 def test_words_are_completed() -> None:
     assert completion.complete_bench("thr") == ["threads="]
     assert "constraint=block_punched" in completion.complete_bench("constraint=block_p")
+
+
+def test_a_chart_that_cannot_be_written_is_refused_before_anything_is_timed() -> None:
+    with pytest.raises(ValueError, match=r"cannot write 'times.bmp': the ending says the format, one of .pdf, .svg, .png"):
+        runner.invoke(cli.app, ["bench", *WORDS, "rate=none", "--to", "times.bmp"], catch_exceptions=False)

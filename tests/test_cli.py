@@ -318,3 +318,14 @@ def test_a_figure_from_other_code_is_marked(store_folder: Path, monkeypatch: pyt
     table = espalier.table(LENET5, scale="smoke")
     assert set(table[table.stale.map(bool)].row) == {"dense"}
     assert [entry["stale"] for entry in json.loads(call("runs", "--json"))] == [True]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "espalier", "explain", "no-such-key"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no-such-key" in done.stderr
+
+
+def test_a_missing_file_is_called_one() -> None:
+    with pytest.raises(ValueError, match=r"^gone\.safetensors: there is no such file; `espalier runs` lists runs"):
+        call("show", "gone.safetensors")

@@ -58,3 +58,19 @@ def test_cpus_that_threads_would_share_or_may_not_use_are_refused(cpus: list[int
         CompiledModel(Path("network.so"), Path("weights.bin"), num_threads=len(cpus), cpus=cpus)
     check_cpus([5, 3])
     check_cpus([3])
+
+
+def test_what_others_use_is_told_from_what_this_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, busy_s = iter([10.0, 12.0]), iter([5.0, 8.0])
+    monkeypatch.setattr(devices.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(devices, "others_cpu_s", lambda: next(busy_s))
+    assert devices.OthersCpus().used() == 1.5
+    monkeypatch.undo()
+    monkeypatch.setattr(devices, "others_cpu_s", lambda: None)
+    assert devices.OthersCpus().used() == 0.0
+
+
+@pytest.mark.parametrize("threads", [1.5, "2", True, 0, 10_000])
+def test_threads_are_whole_numbers_of_cores(threads: object) -> None:
+    with pytest.raises(ValueError, match=rf"num_threads={threads!r}: this process may use \d+ cores?; give 1 to \d+"):
+        devices.check_threads(threads)  # type: ignore[arg-type]

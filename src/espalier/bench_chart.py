@@ -22,12 +22,17 @@ def chart(found: Bench, to: Path) -> Path:
         ValueError: The ending is no format, or no engine was timed.
         OSError: The file cannot be written.
     """
-    if to.suffix not in FORMATS:
-        raise ValueError(f"cannot write '{to.name}': the ending says the format, one of {', '.join(FORMATS)}.")
+    check_format(to)
     figure = drawn(found)
     with replacing(to) as temporary:
         figure.savefig(temporary, format=to.suffix[1:], dpi=300)
     return to
+
+
+def check_format(to: Path) -> None:
+    """Check that a file's ending says a format; raises ``ValueError`` where it does not."""
+    if to.suffix not in FORMATS:
+        raise ValueError(f"cannot write '{to.name}': the ending says the format, one of {', '.join(FORMATS)}.")
 
 
 def drawn(found: Bench) -> Any:

@@ -157,12 +157,21 @@ def bench(
     )
 
 
-def bench_words(words: Sequence[str], *, console: Console | None = None) -> Bench:
+def bench_words(words: Sequence[str], *, chart: Path | None = None, console: Console | None = None) -> Bench:
     """Bench what the words of a command line name: ``model=``, ``constraint=``, ``rate=``, ...; a word without = is a run or a file.
 
+    Args:
+        words: The words.
+        chart: File that the result will be drawn to, whose ending is checked before anything is timed; None draws none.
+        console: Where progress is shown; None shows none.
+
     Raises:
-        ValueError: As for ``bench``, or a word is unknown, given twice or no number where one is needed.
+        ValueError: As for ``bench``; a word is unknown, given twice or no number where one is needed; or no chart has that ending.
     """
+    if chart is not None:
+        from espalier.bench_chart import check_format  # noqa: PLC0415  which loads what draws
+
+        check_format(chart)
     places = [word for word in words if "=" not in word]
     for key in dict.fromkeys(word.partition("=")[0] for word in words if "=" in word):
         if key not in EXAMPLES:

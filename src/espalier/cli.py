@@ -348,7 +348,7 @@ def bench(
     espalier bench model=resnet50 rate=6 threads=2 tune=true explain=true
     """
     with stoppable():
-        found = espalier.bench_words(words, console=errors)
+        found = espalier.bench_words(words, chart=to, console=errors)
     answer(found, lambda: printing.bench_lines(found), as_json=as_json)
     if to is not None and found.timed:
         found.plot(to)

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ RELEVANT_FLAGS = (
 
 
 STAT = Path("/proc/stat")
+BUSY_CPUS = 0.1  # that others use: above it, times are not those of this machine alone
 MOVED = 1.5  # ratio of the fork-join times before and after from which threads are said to have moved
 
 
@@ -64,11 +66,11 @@ def check_threads(num_threads: int, word: str = "num_threads") -> None:
         word: What the message calls them.
 
     Raises:
-        ValueError: There are none of them, or more than the cores that this process may use.
+        ValueError: They are no whole number, none, or more than the cores that this process may use.
     """
     most = num_cores()
-    if not 1 <= num_threads <= most:
-        raise ValueError(f"{word}={num_threads}: this process may use {most} core{'s' * (most > 1)}; give 1 to {most}.")
+    if type(num_threads) is not int or not 1 <= num_threads <= most:
+        raise ValueError(f"{word}={num_threads!r}: this process may use {most} core{'s' * (most > 1)}; give 1 to {most}.")
 
 
 def check_cpus(cpus: Sequence[int]) -> None:
@@ -108,6 +110,18 @@ def others_cpu_s() -> float | None:
     own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # children that ended, as C compilers do
     busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     return busy_s - sum(one.ru_utime + one.ru_stime for one in own)
+
+
+class OthersCpus:
+    """How many CPUs other processes and guests use, from its making on."""
+
+    def __init__(self) -> None:
+        self._begun, self._before_s = time.monotonic(), others_cpu_s()
+
+    def used(self) -> float:
+        """Return how many they used on average until now; 0 where the kernel does not tell."""
+        after_s, seconds = others_cpu_s(), time.monotonic() - self._begun
+        return 0.0 if after_s is None or self._before_s is None or seconds <= 0 else (after_s - self._before_s) / seconds
 
 
 def moved(*fork_join_ns: float) -> bool:

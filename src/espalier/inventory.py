@@ -207,6 +207,8 @@ def matching(name: str, store: Store | None = None) -> list[Record]:
     pattern = name.strip("/")
     found = [known[one] for one in known if fnmatchcase(one, pattern) or ("*" not in pattern and one.startswith(pattern))]
     if not found:
+        if name.endswith(".safetensors"):
+            raise ValueError(f"{name}: there is no such file; `espalier runs` lists runs, whose names have no ending.")
         raise ValueError(f"no run is called '{name}'; {did_you_mean(name, known)}; `espalier runs` lists them.")
     return found
 

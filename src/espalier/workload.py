@@ -3,6 +3,7 @@
 One MAC is one multiply-add. Operators without weights count none here.
 """
 
+import inspect
 import io
 import logging
 import math
@@ -97,6 +98,10 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
     Raises:
         ValueError: The model cannot be exported.
     """
+    try:
+        inspect.signature(model.forward).bind(*examples)
+    except TypeError as error:
+        raise ValueError(f"{type(model).__name__} does not take {len(examples)} arguments: {error}; give an example of each.") from error
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -137,6 +142,8 @@ def _refusal(model: nn.Module, error: Exception) -> str:
     """Return what a failed export tells a user: the model, the line of its code, the reason, and the way out where there is one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
     place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
+    if "pytree" in str(error):
+        return f"{type(model).__name__} gives or takes an object that torch.export does not know; return tuples, lists or dicts of tensors."
     reason = (str(error).splitlines() or [type(error).__name__])[0].partition("  (Size-like")[0].rstrip(".")
     way_out = (
         " What is computed must not hang on values: compute both branches and choose by torch.where, or take the branch out."

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from espalier import devices
 from espalier.compiler import ceilings as module
 from espalier.compiler import measured_roof
 from espalier.compiler.ceilings import ceilings, known_ceilings
@@ -30,7 +31,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setenv("ESPALIER_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "probe", probe)
-    monkeypatch.setattr(module, "others_cpu_s", lambda: 0.0)
+    monkeypatch.setattr(devices, "others_cpu_s", lambda: 0.0)
     return called
 
 
@@ -39,8 +40,8 @@ def two_seconds(others_s: float, ratio: float) -> Iterator[None]:
     """Let a probe take two seconds, in which others use that many CPU seconds, and fork-join times grow by that ratio."""
     now, used, quiet = chain([100.0], repeat(102.0)), iter([7.0, 7.0 + others_s]), module.probe
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
-        patch.setattr(module, "others_cpu_s", lambda: next(used))
+        patch.setattr(devices, "time", SimpleNamespace(monotonic=lambda: next(now)))
+        patch.setattr(devices, "others_cpu_s", lambda: next(used))
         patch.setattr(module, "probe", lambda *given: replace(quiet(*given), moved=moved(300.0, 300.0 * ratio)))
         yield
 

@@ -68,3 +68,18 @@ def test_ceilings_are_those_of_the_folder(compiled: CompiledNetwork, tmp_path: P
     monkeypatch.setattr(compiling, "known_ceilings", lambda threads, isa, *, cache: asked.append((threads, isa, cache)))
     compiled.explain()
     assert asked == [(1, compiled.program.isa.name, compiled.cache)]
+
+
+@pytest.mark.parametrize(("used", "noted"), [(0.0, ""), (1.25, "Other processes used 1.2 CPUs meanwhile")])
+def test_times_of_a_busy_machine_say_so(compiled: CompiledNetwork, monkeypatch: pytest.MonkeyPatch, used: float, noted: str) -> None:
+    monkeypatch.setattr(compiling, "ceilings", lambda *_, **__: CEILINGS)
+    monkeypatch.setattr(compiling.OthersCpus, "used", lambda _: used)
+    found = compiled.explain(num_runs=1)
+    assert found.note.startswith(noted)
+    assert bool(found.note) == bool(noted)
+    assert noted in str(found)
+    assert compiled.explain().note == ""
+
+
+def test_a_network_says_what_it_is(compiled: CompiledNetwork) -> None:
+    assert repr(compiled).startswith(f"CompiledNetwork({len(compiled.program.steps)} kernels; CompiledModel(")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -198,10 +199,13 @@ def test_a_refusal_lists_all_that_is_missing_at_once() -> None:
         (nn.BatchNorm2d(2, track_running_stats=False), torch.zeros(1, 2, 4, 4), "aten._native_batch_norm_legit.no_stats"),
         (Calls(lambda x: x + torch.rand(2)), torch.zeros(1, 2), "aten.rand.default .it draws at random"),
         (Calls(lambda x: x.double() + 1), torch.zeros(1, 2), "gives torch.float64"),
+        (Calls(lambda x: x), None, "the example holds NoneType; pass a tensor, or a tuple of the tensors"),
+        (Calls(lambda x: SimpleNamespace(a=x)), torch.zeros(1, 2), "an object that torch.export does not know; return tuples"),
+        (nn.Bilinear(2, 2, 1), torch.zeros(1, 2), "Bilinear does not take 1 arguments: missing a required argument: 'input2'"),
         (nn.Conv2d(2, 2, 1), torch.zeros(2, 4, 4), "3 axes, a batch of such maps 4"),
         (nn.Linear(2, 2).half(), torch.zeros(1, 2).half(), "float16 on cpu; the compiler takes float32"),
     ],
-    ids=["transposed", "batch statistics", "random", "double", "no batch", "half"],
+    ids=["transposed", "batch statistics", "random", "double", "nothing", "object", "too few", "no batch", "half"],
 )
 def test_what_is_refused_says_why(model: nn.Module, x: Tensor, says: str) -> None:
     with pytest.raises(ValueError, match=says):

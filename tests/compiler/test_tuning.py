@@ -62,6 +62,7 @@ def found_file(libraries: Path, request: pytest.FixtureRequest, monkeypatch: pyt
     """Return the file of what is found, one a test; few candidates are tried."""
     monkeypatch.setenv("ESPALIER_CACHE", str(libraries))
     monkeypatch.setattr(trials, "build", lambda sources, isa, cache: build(sources, isa, cache=libraries))
+    monkeypatch.setattr(tuning.OthersCpus, "used", lambda _: 0.0)
     monkeypatch.setattr(tuning, "FILE", f"{sum(map(ord, request.node.name))}-{len(request.node.name)}.json")
     monkeypatch.setattr(filters_search, "MOST_FIRST", 3)
     monkeypatch.setattr(filters_search, "SCHEDULE", {"by_filters": (False, True)})
@@ -164,6 +165,17 @@ def test_weights_that_are_no_numbers_keep_the_rules_kernel(
     warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert [text.split(":")[0] for text in warnings] == ["third keeps the rule's kernel"]
     assert len(json.loads(found_file.read_text())["entries"]) == 1
+
+
+def test_a_busy_machine_is_warned_of_once_where_something_was_tried(
+    network: tuple[Net, Tensor], found_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Trial, "seconds", rigged())
+    monkeypatch.setattr(tuning.OthersCpus, "used", lambda _: 1.7)
+    for _ in range(2):
+        compile_model(*network, tune=True).close()
+    (warning,) = (record.message for record in caplog.records if record.levelno >= logging.WARNING)
+    assert warning == f"other processes used 1.7 CPUs while kernels were tried. The choice is kept; delete {found_file} to try again."
 
 
 def test_the_real_clock_gives_the_same_outputs(network: tuple[Net, Tensor]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +12,11 @@ from espalier.compiler.kept import Kept
 from espalier.compiler.runtime.building import HERE, cache_folder
 from espalier.compiler.runtime.probing import Ceilings, probe
 from espalier.compiler.runtime.toolchain import compiler
-from espalier.devices import cpu, cpu_flags, others_cpu_s
+from espalier.devices import BUSY_CPUS, OthersCpus, cpu, cpu_flags
 
 LOG = logging.getLogger(__name__)
 FILE = "ceilings.json"
 FRESH = timedelta(days=7)  # a virtual machine may be moved to another host
-BUSY_CPUS = 0.1  # that others used while the machine was measured: what it gave is not kept
 
 
 def ceilings(num_threads: int, isa: str | None = None, *, cache: Path | None = None) -> Ceilings:
@@ -38,9 +36,9 @@ def ceilings(num_threads: int, isa: str | None = None, *, cache: Path | None = N
     known = known_ceilings(num_threads, isa, cache=cache)
     if known is not None:
         return known
-    begun, busy_s = time.monotonic(), others_cpu_s()
+    others = OthersCpus()
     found = probe(num_threads, isa)
-    if why := _disturbed(found, time.monotonic() - begun, busy_s, others_cpu_s()):
+    if why := _disturbed(found, others.used()):
         LOG.warning("%s while this machine was measured: its ceilings are not kept, and measured again when they are asked for next.", why)
         return found
     figures = {name: value for name, value in asdict(found).items() if name != "moved"}  # what moved is not kept
@@ -68,9 +66,8 @@ def measured_roof(num_threads: int) -> tuple[float, float]:
     return found.fma_gflops, found.dram_gb_s
 
 
-def _disturbed(found: Ceilings, seconds: float, before_s: float | None, after_s: float | None) -> str:
+def _disturbed(found: Ceilings, others_cpus: float) -> str:
     """Return why figures are not to be trusted for long; empty where nothing speaks against them."""
-    others_cpus = 0.0 if before_s is None or after_s is None else (after_s - before_s) / seconds
     if others_cpus > BUSY_CPUS:
         return f"other processes used {others_cpus:.1f} CPUs"
     return "CPUs changed places" if found.moved else ""

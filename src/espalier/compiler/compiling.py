@@ -32,7 +32,7 @@ from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.weights import write_weights
 from espalier.compiler.tuning import BUDGET_S, Tuning, tuned
 from espalier.constraints.assignment import Assignment
-from espalier.devices import check_threads
+from espalier.devices import BUSY_CPUS, OthersCpus, check_threads
 
 if TYPE_CHECKING:
     from espalier.compiler.hybrid import HybridNetwork
@@ -87,6 +87,9 @@ class CompiledNetwork:
         """Return whether a search, now or earlier, had a say in its kernels."""
         return self.tuning is not None and bool(self.tuning.found)
 
+    def __repr__(self) -> str:
+        return f"CompiledNetwork({len(self.program.steps)} kernels{', tuned' if self.tuned else ''}; {self.native!r})"
+
     def fork_join_ns(self) -> float:
         """Return how long handing work to all threads and waiting for them takes."""
         return self.native.fork_join_ns()
@@ -120,10 +123,14 @@ class CompiledNetwork:
                 nobody has; 0 measures nothing.
         """
         isa = self.program.isa.name
+        others = OthersCpus()
         seconds = self._seconds(num_runs) if num_runs else None
         reached = (ceilings if num_runs else known_ceilings)(self.num_threads, isa, cache=self.cache)
         machine = Machine(self.num_threads, l2_bytes(), len(self.emitted.blob), reached)
-        return explanation(self.program, machine, self.tuning.found if self.tuning else {}, seconds)
+        found = explanation(self.program, machine, self.tuning.found if self.tuning else {}, seconds)
+        used = others.used() if num_runs else 0.0
+        note = f"Other processes used {used:.1f} CPUs meanwhile: times and expectations are not this machine's own. Repeat it when idle."
+        return replace(found, note=note) if used > BUSY_CPUS else found
 
     def _seconds(self, num_runs: int) -> list[float]:
         """Return the mean time of each step."""

@@ -68,9 +68,11 @@ class Explanation(Sequence[Line]):
 
     Args:
         lines: One a kernel, in order.
+        note: What disturbed its times and expectations; empty where nothing did.
     """
 
     lines: tuple[Line, ...]
+    note: str = ""
 
     @overload
     def __getitem__(self, index: int) -> Line: ...
@@ -92,7 +94,9 @@ class Explanation(Sequence[Line]):
         return [{**asdict(line), "gflops": line.gflops} for line in self.lines]
 
     def __rich__(self) -> Table:
-        table = Table("layer", "op", "result", "structure", "kernel", "us", "GFLOP/s", "expected", "why not more")
+        table = Table(
+            "layer", "op", "result", "structure", "kernel", "us", "GFLOP/s", "expected", "why not more", caption=escape(self.note) or None
+        )
         for column in table.columns[5:8]:
             column.no_wrap, column.justify = True, "right"
         for line in self.lines:

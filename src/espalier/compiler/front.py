@@ -64,9 +64,11 @@ def checked(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the arguments that an example stands for.
 
     Raises:
-        ValueError: One is not float32 on the CPU.
+        ValueError: One is no tensor, or not float32 on the CPU.
     """
     examples = example if isinstance(example, tuple) else (example,)
+    if others := [type(given).__name__ for given in examples if not isinstance(given, Tensor)]:
+        raise ValueError(f"the example holds {', '.join(others)}; pass a tensor, or a tuple of the tensors that the model takes.")
     if wrong := [f"{given.dtype} on {given.device}" for given in examples if (given.dtype, given.device.type) != (torch.float32, "cpu")]:
         raise ValueError(f"the example is {', '.join(wrong)}; the compiler takes float32 on the CPU.")
     return examples

@@ -29,7 +29,7 @@ from espalier.compiler.runtime.building import HERE, SHIPPED, cache_folder
 from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.toolchain import FLAGS, compiler
 from espalier.compiler.searching import Tuned, searched, way_of
-from espalier.devices import cpu, cpu_flags
+from espalier.devices import BUSY_CPUS, OthersCpus, cpu, cpu_flags
 from espalier.progress import late_bar
 
 LOG = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def tuned(
     known = _known(kept.entries(), kinds, made, kernels)
     found: dict[str, Tuned] = {}
     left: list[str] = []
-    num_searched = 0
+    num_searched, others = 0, OthersCpus()
     with late_bar(console, "layers tuned", total=len(kinds), transient=True) as told:
         for kind in kinds:
             result = known.get(kind.digest)
@@ -95,6 +95,9 @@ def tuned(
                 kept.add({kind.digest: {"layer": kind.facts, **result.as_json(), "when": datetime.now(UTC).isoformat(timespec="seconds")}})
             found |= dict.fromkeys(kind.names, result)
             told(made.steps[kind.numbers[0]].node.source)
+    if num_searched and (used := others.used()) > BUSY_CPUS:
+        words = "other processes used %.1f CPUs while kernels were tried. The choice is kept; delete %s to try again."
+        LOG.warning(words, used, kept.path)
     return _with(made, found, kernels), Tuning(found, tuple(left), num_searched)
 
 

@@ -73,6 +73,16 @@ def test_it_builds_with_make_and_prints_a_record(tmp_path: Path, isa: str, threa
     assert unknown(record.metrics) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_record_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out")
+    make(folder)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([folder / "network", "1", "20"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert "the record cannot be written: No space left on device" in done.stderr
+
+
 def test_our_c_has_no_warnings_and_the_program_is_short(tmp_path: Path) -> None:
     folder = written(tmp_path / "out")
     make(folder, f"CFLAGS={' '.join([*ARITHMETIC, *toy.STRICT, '-pthread', '-fPIC'])}", "network", "network.so")

@@ -223,7 +223,7 @@ static void print_device(void) {
     print_text(text);
 }
 
-void es_print_record(const struct es_session *session, const double *times_ms, int warmup, int runs) {
+int es_print_record(const struct es_session *session, const double *times_ms, int warmup, int runs) {
     char started[40];
     const time_t now = time(NULL);
     strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%S+00:00", gmtime(&now));
@@ -239,4 +239,7 @@ void es_print_record(const struct es_session *session, const double *times_ms, i
     printf("\"versions\": {\"espalier\": \"%s\", \"cc\": ", ES_VERSION);
     print_text(__VERSION__);
     printf("}, \"started\": \"%s\"}\n", started);
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 1;
+    perror("the record cannot be written");
+    return 0;
 }

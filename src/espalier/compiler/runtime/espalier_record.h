@@ -33,8 +33,9 @@ int es_check(struct es_session *session);
 /* Return the times of `runs` passes over random input in ms, ascending, after `warmup` passes that are not timed; NULL on failure. */
 double *es_time(struct es_session *session, int warmup, int runs);
 
-/* Print the measurement's record, one JSON object, as `espalier measure --import FILE RUN` takes it. */
-void es_print_record(const struct es_session *session, const double *times_ms, int warmup, int runs);
+/* Print the measurement's record, one JSON object, as `espalier measure --import FILE RUN` takes it; return whether it was
+ * written, else say why not. */
+int es_print_record(const struct es_session *session, const double *times_ms, int warmup, int runs);
 
 void es_end(struct es_session *session);
 

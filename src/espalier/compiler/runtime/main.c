@@ -11,8 +11,8 @@ int main(int count, char **words) {
     double *times_ms = NULL;
     if (!es_words(count, words, &threads, &runs, &status)) return status;
     if (es_begin(&session, words[0], threads) && es_check(&session)) times_ms = es_time(&session, warmup, runs);
-    if (times_ms != NULL) es_print_record(&session, times_ms, warmup, runs);
+    const int done = times_ms != NULL && es_print_record(&session, times_ms, warmup, runs);
     es_end(&session);
     free(times_ms);
-    return times_ms == NULL ? EXIT_FAILURE : EXIT_SUCCESS;
+    return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
