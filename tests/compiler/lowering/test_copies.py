@@ -10,6 +10,8 @@ from torch import Tensor
 
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Plain, map_of
+from espalier.compiler.lowering.nests import Axis, Nest, Run
+from espalier.compiler.lowering.transposes import is_turned
 
 BORDER = ((0, 0), (1, 1), (1, 1))
 SHAPES = st.one_of(
@@ -108,3 +110,9 @@ def test_many_moved_values_are_pytorchs(isa: Isa, cases: list[Case], tmp_path_fa
 def test_a_row_that_is_one_square_and_a_rest_is_turned(isa: Isa, tmp_path_factory: pytest.TempPathFactory) -> None:
     x = samples((1, 128, 28, isa.lanes + 2))  # rows, not joined because of the border, in a loop that threads do not share
     check([Case("input", {"index": 0}, (x,), (Plain(x.shape),), map_of(x.shape, BORDER), x)], isa, tmp_path_factory.mktemp("square"))
+
+
+def test_zeros_that_fill_a_line_are_written_and_not_turned() -> None:
+    line = (Axis(8, (1, 16)),)
+    assert is_turned(Nest(line, (Run(15, (0, 0), (2, 1)),)), 4)
+    assert not is_turned(Nest(line, (Run(15, (0, 1), (0, 1), fills=True),)), 4), "no operand lies there"

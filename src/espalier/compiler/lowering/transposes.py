@@ -31,7 +31,7 @@ def is_turned(nest: Nest, lanes: int) -> bool:
         nest: Loops over the operand and the result.
         lanes: Of a vector.
     """
-    if not nest.axes or len(nest.runs) != 1:
+    if not nest.axes or len(nest.runs) != 1 or nest.runs[0].fills:
         return False
     line, run = nest.axes[-1], nest.runs[0]
     return line.steps[0] == run.steps[1] == 1 and 1 not in (line.steps[1], run.steps[0]) and 2 * min(line.size, run.size) >= lanes
