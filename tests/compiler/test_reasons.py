@@ -52,8 +52,8 @@ def test_short_lists_leave_stores_to_weigh() -> None:
 @pytest.mark.parametrize(
     ("knobs", "text"),
     [
-        ({"by_filters": False, "tile": {"rows": 7, "columns": 1}}, "7 tiles on 2 threads"),
-        ({"by_filters": True}, "3 blocks of filters on 2 threads"),
+        ({"by_filters": False, "tile": {"rows": 7, "columns": 1}}, "21 pieces, 3 blocks of filters on 7 tiles, on 2 threads"),
+        ({"by_filters": True}, "21 pieces, 3 blocks of filters on 7 tiles, on 2 threads"),
     ],
 )
 def test_threads_have_unequal_shares(knobs: dict[str, object], text: str) -> None:

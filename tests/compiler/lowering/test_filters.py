@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch.nn.functional as F
 from activations import BOUNDS, activated, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 from kernels import Case, check, few, many
 from layouts_of import CHANNELS, borders, samples
@@ -146,5 +147,5 @@ def test_many_layers_by_filters_are_pytorchs(isa: Isa, cases: list[Case], tmp_pa
 
 @few(convolutions(finite=False))
 def test_nan_and_infinities_stand_where_pytorch_has_them(isa: Isa, cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert any(case.wanted.isnan().any() for case in cases)
+    assume(any(case.wanted.isnan().any() for case in cases))  # clamped and pooled maps may have none
     check(cases, isa, tmp_path_factory.mktemp("filters"))

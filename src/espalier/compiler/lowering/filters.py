@@ -22,23 +22,12 @@ from espalier.compiler.lowering.filters_finish import finish, unwhole
 from espalier.compiler.lowering.filters_loop import Loop, emitted, used_vectors
 from espalier.compiler.lowering.filters_planes import Planes, cuts, macs_taken, planes_of
 from espalier.compiler.lowering.filters_rule import Choice, choose, split_by_filters
+from espalier.compiler.lowering.filters_shares import SHARE_OF_FILTERS, SHARE_OF_PIXELS, shared
 from espalier.compiler.lowering.kernel import NAME, Kernel
 from espalier.compiler.lowering.places import narrowed
 from espalier.compiler.lowering.tiles import Tile
 
 CLAMPED = (None, "relu", "relu6")  # activations applied in registers
-
-SPLIT = f"""/* This thread's blocks: as many entries for each thread as whole blocks allow, the same ones on every call. */
-static inline __attribute__((unused)) void {NAME}_blocks(
-    const int32_t *start, int64_t blocks, int tid, int threads, int64_t *first, int64_t *last)
-{{
-  int64_t p = 0, from = (int64_t)start[blocks] * tid / threads, to = (int64_t)start[blocks] * (tid + 1) / threads;
-  if (start[blocks] == 0) {{ from = blocks * tid / threads; to = blocks * (tid + 1) / threads; *first = from; *last = to; return; }}
-  while (p < blocks && start[p] < from) ++p;
-  *first = p;
-  while (p < blocks && (tid + 1 == threads || start[p] < to)) ++p;
-  *last = p;
-}}"""
 
 
 @dataclass(frozen=True)
@@ -147,9 +136,9 @@ def _function(
     if last_vectors != choice.vectors:
         loops.append(emitted(f"{NAME}_last", replace(loop, vectors=last_vectors), isa))
     calls = _calls(packed, choice, result, residual, last_vectors, finished=bool(behind), ragged=bool(rest))
-    buffer = f"float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));" if behind else ""
+    buffer = f"  float sums[{tile.pixels * choice.vectors * isa.lanes}] __attribute__((aligned(64)));\n" if behind else ""
     passes = _passes(layer, packed, choice, source, result, residual, calls, buffer, needed)
-    return "\n".join(["#include <math.h>\n", *filter(None, loops), SPLIT, passes])
+    return "\n".join(["#include <math.h>\n", *filter(None, loops), passes])
 
 
 def _calls(
@@ -188,46 +177,37 @@ def _passes(
     planes, rows, columns = tile.counts(size)
     depth, height, width = size
     extra, residual_tile = (
-        ("", "") if residual is None else (", const float *r", f"const float *rt = r + {_at(residual, residual.strides)};")
+        ("", []) if residual is None else (", const float *r", [f"const float *rt = r + {_at(residual, residual.strides)};"])
     )
     by_filters = split_by_filters(packed, source, size, tile) if choice.by_filters is None else choice.by_filters
-    if by_filters:
-        split = f"{NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);"
-    else:
-        split = f"es_split({planes * rows * columns}, tid, c->threads, &begin, &end);"
-    joined = "\n        ".join(calls)
-    table, cut, unread, taken, bounds = "", "", "", "", ("start[p]", "start[p + 1]")
+    table, cut, taken, bounds = "", "", [], ("start[p]", "start[p + 1]")
     if needed.skipped:
         pairs = ", ".join(f"{{{low}, {high}}}" for low, high in needed.reached)
         table = f"static const int32_t {NAME}_planes[][2] = {{{pairs}}}; /* of the kernel, which a tile along D needs */\n"
-        cut, taken = ", const int32_t *cut", f"const int32_t *planes = {NAME}_planes[t / {rows * columns}];"
-        unread = "" if by_filters else " __attribute__((unused))"
+        cut, taken = ", const int32_t *cut", [f"const int32_t *planes = {NAME}_planes[t / {rows * columns}];"]
         bounds = (f"cut[p * {needed.taps + 1} + planes[0]]", f"cut[p * {needed.taps + 1} + planes[1]]")
-    portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
     steps = _input_steps(layer, source)
-    return f"""{table}void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
-    const int32_t *start{unread}, const int32_t *entry, const float *w, const float *bias{cut})
+    work = [
+        f"const int64_t plane = t / {rows * columns} * {tile.planes}, z = plane < {depth - tile.planes} ? plane : {depth - tile.planes};",
+        f"const int64_t row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};",
+        f"const int64_t y0 = row < {height - tile.rows} ? row : {height - tile.rows};",
+        f"const int64_t x0 = column < {width - tile.columns} ? column : {width - tile.columns};",
+        f"const float *xt = x + {_at(source, steps)};",
+        f"float *yt = y + {_at(result, _output_steps(layer, result))};",
+        *residual_tile,
+        *taken,
+        "for (int64_t p = low; p < high; ++p) {",
+        f"  const int64_t at = {bounds[0]}, behind = {bounds[1]};",
+        *(f"  {call}" for call in calls),
+        "}",
+    ]
+    portion = max(1, choice.resident_bytes * packed.num_blocks // max(1, packed.weights.nbytes))
+    loops = shared(packed.num_blocks, planes * rows * columns, portion, work, by_filters=by_filters)
+    return f"""{SHARE_OF_FILTERS if by_filters else SHARE_OF_PIXELS}
+{table}void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
+    const int32_t *start, const int32_t *entry, const float *w, const float *bias{cut})
 {{
-  int64_t begin = 0, end = {planes * rows * columns}, first = 0, last = {packed.num_blocks};
-  {buffer}
-  {split}
-  for (int64_t from = first; from < last; from += {portion}) {{
-    const int64_t to = from + {portion} < last ? from + {portion} : last;
-    for (int64_t t = begin; t < end; ++t) {{
-      const int64_t plane = t / {rows * columns} * {tile.planes}, z = plane < {depth - tile.planes} ? plane : {depth - tile.planes};
-      const int64_t row = t / {columns} % {rows} * {tile.rows}, column = t % {columns} * {tile.columns};
-      const int64_t y0 = row < {height - tile.rows} ? row : {height - tile.rows};
-      const int64_t x0 = column < {width - tile.columns} ? column : {width - tile.columns};
-      const float *xt = x + {_at(source, steps)};
-      float *yt = y + {_at(result, _output_steps(layer, result))};
-      {residual_tile}
-      {taken}
-      for (int64_t p = from; p < to; ++p) {{
-        const int64_t at = {bounds[0]}, behind = {bounds[1]};
-        {joined}
-      }}
-    }}
-  }}
+{buffer}{loops}
 }}
 """
 

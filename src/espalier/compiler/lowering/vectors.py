@@ -5,7 +5,8 @@ import torch
 from espalier.compiler.bcrc import pack
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Lines
-from espalier.compiler.lowering.filters import SPLIT, Convolution, offsets
+from espalier.compiler.lowering.filters import Convolution, offsets
+from espalier.compiler.lowering.filters_shares import SHARE_OF_FILTERS
 from espalier.compiler.lowering.functions import activated
 from espalier.compiler.lowering.kernel import NAME, Kernel
 
@@ -34,12 +35,13 @@ def lowered_vector(layer: Convolution, source: Lines, result: Lines, residual: L
     extra = "" if residual is None else ", const float *r"
     text = f"""#include <math.h>
 
-{SPLIT}
+{SHARE_OF_FILTERS}
 void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{
-  int64_t first, last;
-  {NAME}_blocks(start, {packed.num_blocks}, tid, c->threads, &first, &last);
+  int64_t first, last, whole; /* blocks are not parted */
+  {NAME}_share(start, {packed.num_blocks}, 1, tid, c->threads, &first, &whole);
+  {NAME}_share(start, {packed.num_blocks}, 1, tid + 1, c->threads, &last, &whole);
   for (int64_t p = first; p < last; ++p) {{
     const int used = {filters} - p * {isa.lanes} < {isa.lanes} ? {filters} - p * {isa.lanes} : {isa.lanes};
     for (int64_t t = 0; t < {result.size[2]}; ++t) {{

@@ -33,7 +33,7 @@ REASONS: Mapping[str, tuple[Finder, ...]] = {  # template -> what may hold it ba
         *(layers.activations, layers.barrier),
     ),
     "DW": (products.depthwise, layers.barrier),
-    "V": (filters.one_row, filters.uneven, layers.barrier, layers.ragged_filters, layers.stored_zeros),
+    "V": (filters.one_row, filters.uneven_blocks, layers.barrier, layers.ragged_filters, layers.stored_zeros),
 }
 
 

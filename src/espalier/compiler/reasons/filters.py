@@ -10,6 +10,7 @@ from espalier.compiler.lowering.convolutions import conv_layer
 from espalier.compiler.lowering.filters import CLAMPED
 from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import Choice
+from espalier.compiler.lowering.filters_shares import SHARE_OF_FILTERS
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.reasons.layers import activations, computed, in_flight, map_text, megabytes, moved, on_threads, stored_sums
@@ -58,10 +59,15 @@ def short_lists(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 
 def uneven(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
-    """Threads have unequally many tiles, or blocks."""
-    if _by_filters(kernel):
-        return on_threads(len(kernel.arrays["start"]) - 1, "blocks of filters", machine.num_threads)
-    return on_threads(math.prod(_choice(kernel).tile.counts(computed(site))), "tiles", machine.num_threads)
+    """Threads have unequally many pieces of work, blocks of filters on a tile."""
+    blocks, tiles = len(kernel.arrays["start"]) - 1, math.prod(_choice(kernel).tile.counts(computed(site)))
+    return on_threads(blocks * tiles, f"pieces, {blocks} blocks of filters on {tiles} tiles,", machine.num_threads)
+
+
+def uneven_blocks(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
+    """Threads have unequally many blocks of template V, which are whole."""
+    del site
+    return on_threads(len(kernel.arrays["start"]) - 1, "blocks of filters", machine.num_threads)
 
 
 def traffic(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
@@ -99,7 +105,7 @@ def one_row(site: Site, kernel: Kernel, machine: Machine) -> Reason | None:
 
 def _by_filters(kernel: Kernel) -> bool:
     """Return whether threads share out blocks of filters, so that each reads its own weights only."""
-    return "_blocks(start, " in kernel.source
+    return SHARE_OF_FILTERS in kernel.source
 
 
 def _choice(kernel: Kernel) -> Choice:
