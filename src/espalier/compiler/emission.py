@@ -102,7 +102,7 @@ def _border_functions(program: Program) -> list[str]:
   int64_t first, last, begin, end;
   es_split_map({layout.lines}, {depth * height}, tid, c->threads, &first, &last, &begin, &end);
   for (int64_t line = first; line < last; ++line) for (int64_t i = begin; i < end; ++i) {{
-    float *row = c->arena + {program.place(step.node.name)} + (line * {depth * height} + i) * {row};
+    float *row = c->arena + {program.place(step.node.name)} + (i * {layout.lines} + line) * {row};
     const int64_t y = i % {height} - {h0}, z = i / {height} - {d0};
     if (y < 0 || y >= {size_h} || z < 0 || z >= {size_d}) memset(row, 0, {row} * sizeof(float));
     else {{

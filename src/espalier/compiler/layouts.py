@@ -3,6 +3,10 @@
 A map puts a line of 16 channels of one pixel side by side, so that a kernel loads filters into lanes and broadcasts pixels, and pixels that
 follow one another are 64 bytes apart: with plain channels-last their distance is a power of two for most networks, and 28 of them share
 two sets of the L1 cache (compiler spec, 3.1). Whoever reads a map with padding finds zeros in its border.
+
+Rows are the outer axis, and the lines of channels lie inside a row: ``[D][H][C / 16][W][16]``. Threads own bands of rows, and a band is one
+stretch of memory. With lines outside of rows, as in the spec, bands alternate every few pages, and what a core's prefetcher fetches beyond
+its band it takes from the other core, which writes there next: that cost a pruned layer on a map of 8x8 a fifth of its time.
 """
 
 import math
@@ -45,12 +49,13 @@ class Map:
     def strides(self) -> tuple[int, int, int]:
         """Return the floats between neighbours along D, H and W."""
         _, height, width = self.padded
-        return height * width * self.line, width * self.line, self.line
+        row = self.lines * width * self.line
+        return height * row, row, self.line
 
     @property
     def line_stride(self) -> int:
         """Return the floats between a line and the next one of the same pixel."""
-        return math.prod(self.padded) * self.line
+        return self.padded[2] * self.line
 
     @property
     def origin(self) -> int:
@@ -60,7 +65,7 @@ class Map:
     @property
     def floats(self) -> int:
         """Return the size of the buffer."""
-        return self.lines * self.line_stride
+        return self.padded[0] * self.strides[0]
 
     def channel(self, number: int) -> int:
         """Return the floats from a pixel's first channel to that one."""
@@ -69,7 +74,7 @@ class Map:
     @property
     def geometry(self) -> tuple[object, ...]:
         """Return what two maps must share for one to take the other's place without touching its border."""
-        return self.padded, self.border, self.line
+        return self.padded, self.border, self.line, self.lines
 
 
 @dataclass(frozen=True)

@@ -155,12 +155,9 @@ def _sources(site: Site, kernels: Sequence[Kernel], parts: Parts, num_threads: i
 def _take(number: int, place: int, layout: Layout) -> str:
     """Return statements that copy a thread's rows of an input: of a map those of each line of channels, else a stretch."""
     if not isinstance(layout, Map):
-        lines, rows, row = 1, layout.floats, 1
+        rows, row = layout.floats, 1
     else:
-        depth, height, width = layout.padded
-        lines, rows, row = layout.lines, depth * height, width * layout.line
+        depth, height, _ = layout.padded
+        rows, row = depth * height, layout.strides[1]
     return f"""  es_split({rows}, tid, c->threads, &begin, &end);
-  for (int64_t line = 0; line < {lines}; ++line) {{
-    const int64_t from = line * {rows * row} + begin * {row};
-    memcpy(c->arena + {place} + from, c->inputs[{number}] + from, (size_t)(end - begin) * {row} * sizeof(float));
-  }}"""
+  memcpy(c->arena + {place} + begin * {row}, c->inputs[{number}] + begin * {row}, (size_t)(end - begin) * {row} * sizeof(float));"""

@@ -8,9 +8,9 @@ from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import ISAS
 from espalier.compiler.layouts import map_of
 from espalier.compiler.lowering.dispatch import lower
-from espalier.compiler.lowering.places import narrowed
+from espalier.compiler.lowering.places import access, narrowed
 
-FAR = (1, 32, 70_000, 40_000)  # no memory is asked for
+FAR = (1, 32, 2, 70_000_000)  # no memory is asked for
 RESIZED = (1, 32, 2, 2)
 
 
@@ -42,3 +42,11 @@ def test_a_map_too_large_for_a_layer_names_it(op: str, attributes: dict[str, obj
     graph = Graph((source, node), ("y",), {"w": torch.ones(32, 32, 1, 1)} if op == "conv" else {})
     with pytest.raises(ValueError, match=f"{op} of head: an offset of .* does not fit 32 bits.*smaller example"):
         lower(node, [map_of(FAR)], map_of(shape), ISAS["generic"], graph)
+
+
+def test_a_band_of_rows_is_one_stretch_of_memory() -> None:
+    layout = map_of((1, 40, 6, 5), ((0, 0), (1, 1), (1, 2)))
+    places = access(layout, (1, 40, 6, 5)).places()[0]
+    assert all(places[:, row].max() < places[:, row + 1].min() for row in range(5))
+    assert len(np.unique(places)) == 40 * 6 * 5
+    assert places.max() < layout.floats == 3 * 16 * 8 * 8

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from espalier.compiler.lowering.filters import Convolution
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
+OUTWEIGHING = 8  # bytes of weights for a byte of the map from which threads share out filters
 STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
 CHANNELS = (4, 3, 2, 1)  # gN
 WEIGHT_LOADS = 1.5  # cost of a tile of one vector beside its pixels, in pixels: blocks are compared by it
@@ -78,10 +79,11 @@ def block_shapes(layer: "Convolution", isa: Isa, line: int) -> list[tuple[int, i
 
 
 def split_by_filters(packed: Packed, source: Lines, size: tuple[int, int, int], tile: Tile) -> bool:
-    """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map.
+    """Return whether threads share out filters, not pixels: where tiles are few, and where weights that leave L2 outweigh the map by far.
 
-    A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half.
+    A thread that computes the same rows in every layer reads what it wrote; split filters make it fetch the other threads' half, from their
+    L2, more slowly than weights from L3, which come in order.
     """
     map_bytes = 4 * source.channels * math.prod(size)
-    outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, 2 * map_bytes)
+    outweigh = packed.weights.nbytes > max(RESIDENT_BYTES, OUTWEIGHING * map_bytes)
     return packed.num_blocks > 1 and (outweigh or tile.slots(size) // tile.pixels < 4)

@@ -4,8 +4,8 @@ Along most axes neighbours are equally far apart; along the channels of a map th
 pieces along which every tensor has one distance, and gives loops over them:
 
     tensors (1, 40, 7, 9)   map -> map of other borders        map -> row-major
-    full lines              2 lines x 7 rows, 144 floats each  2 lines x 7 rows x 16 lanes, 9 floats each
-    the last line           7 rows x 9 pixels, 8 floats each   7 rows x 8 lanes, 9 floats each
+    full lines              7 rows x 2 lines, 144 floats each  2 lines x 16 lanes x 7 rows, 9 floats each
+    the last line           7 rows x 9 pixels, 8 floats each   8 lanes x 7 rows, 9 floats each
 """
 
 import itertools
