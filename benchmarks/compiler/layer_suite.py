@@ -7,9 +7,9 @@
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from suite_layers import AS_COMPILED, LAYERS, LEFT_OUT, PEERS, RATE_ONE, contest, machine_state, median_ms
+from suite_layers import AS_COMPILED, LAYERS, LEFT_OUT, PEERS, RATE_ONE, RUNS_A_TURN, contest, machine_state, median_ms
 from suite_results import Entry, arguments, cell, facts, measure_all, origin, table
 
 from espalier.constraints import STRUCTURES
@@ -25,6 +25,7 @@ def measured(name: str, asked: argparse.Namespace) -> Entry:
     structure = STRUCTURES["kgs" if len(layer.kernel) == 3 else "block_punched"].sized(preferred_group(cpu().flags))
     masked = {f"{rate:g}x": (structure, rate) for rate in asked.rates}
     settings = {"num_threads": asked.threads, "peers": asked.engines, "num_runs": asked.runs, "budget_s": asked.budget_s}
+    settings["turns"] = asked.turns
     return {**facts(), "structure": structure.label, **contest(layer, masked, **settings)}
 
 
@@ -58,7 +59,44 @@ def page(entries: Mapping[str, Entry]) -> list[str]:
         LEFT_OUT,
         "",
         *table(head, [_row(name, entry, rates) for name, entry in entries.items()]),
+        *kernels_told(entries, rates),
         *(["", "Who took no part:", "", *told] if told else []),
+    ]
+
+
+def kernels_told(entries: Mapping[str, Entry], rates: Sequence[str]) -> list[str]:
+    """Return the part of the page on kernels by themselves; nothing where none were timed."""
+    timed = {name: entry["ours"] for name, entry in entries.items() if "kernels" in entry["ours"][RATE_ONE]}
+    if not timed:
+        return []
+    head = ["layer", "GFLOP/s dense", *(f"{what} {rate}" for what in ("columns", "GFLOP/s", "share") for rate in rates)]
+    return [
+        "",
+        "## Kernels by themselves",
+        "",
+        f"Template F's kernels within these chains: medians over turns of {RUNS_A_TURN} runs of a build that reads the clock around each,",
+        "barrier included. *columns* is how many a block of filters keeps, there and back; *share* the dense time over the sparse one,",
+        "over the rate that is counted here: how much of the rate this template turns into speed.",
+        "",
+        *table(head, [_kernel_row(name, ours, rates) for name, ours in timed.items()]),
+    ]
+
+
+def _kernel_row(name: str, ours: Mapping[str, Entry], rates: Sequence[str]) -> list[str]:
+    sums = {code: tuple(sum(one[key] for one in ours[code]["kernels"]) for key in ("macs", "microseconds")) for code in ours}
+    speeds = {code: 2e-3 * macs / microseconds for code, (macs, microseconds) in sums.items()}
+
+    def columns(code: str) -> str:
+        there, back = ([one["columns"] for one in ours[code]["kernels"][way::2]] for way in (0, 1))
+        means = [sum(ones) / len(ones) for ones in (there, back)]
+        return " / ".join(dict.fromkeys(f"{mean:.0f}" for mean in means))
+
+    return [
+        name,
+        cell(speeds[RATE_ONE], ".0f"),
+        *(columns(rate) if rate in ours else "-" for rate in rates),
+        *(cell(speeds.get(rate), ".0f") for rate in rates),
+        *(cell(speeds[rate] / speeds[RATE_ONE] if rate in ours else None, ".2f") for rate in rates),
     ]
 
 
@@ -99,6 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(2, num_cores()))
     parser.add_argument("--engines", nargs="+", default=PEERS, help="Peers.")
     parser.add_argument("--runs", type=int, default=20, help="Rounds of each layer, at least 10.")
+    parser.add_argument("--turns", type=int, default=25, help=f"Turns of {RUNS_A_TURN} runs over which kernels are timed by themselves.")
     parser.add_argument("--budget-s", type=float, default=8.0, help="Seconds of a layer after which no further round begins.")
     asked = parser.parse_args()
     measure_all(list(LAYERS), lambda name: measured(name, asked), page, asked)

@@ -10,18 +10,22 @@ seed, and rates are counted in what the compiler's passes leave: channels that n
 before it is timed, and all take turns.
 """
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 
+import numpy as np
 import torch
 from suite_results import Entry
 from torch import Tensor, nn
 
 from espalier import bench_result
 from espalier.compiler import CompiledNetwork, compile_model
+from espalier.compiler.lowering.filters_rule import Choice
+from espalier.compiler.lowering.kernel import Kernel
 from espalier.constraints import Sparse, Structure, assign
 from espalier.frames.contending import Contention, Contestant, contend, explained
 from espalier.frames.engines import ENGINES, TOLERANCES, Unable, named
@@ -33,6 +37,7 @@ LEFT_OUT = "To save time, pytorch-eager and torch-compile take no part unless `-
 CHAIN = 4  # layers
 BIAS_STD = 0.01  # small, so that the input still tells in the output of a pruned chain
 RATE_ONE, AS_COMPILED = "dense", "dense (as compiled)"
+RUNS_A_TURN = 8  # runs of a network whose kernels are timed, before the next one takes its turn
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,14 @@ LAYERS: dict[str, Layer] = {
 
 
 def contest(
-    layer: Layer, masked: Mapping[str, tuple[Structure, float]], *, num_threads: int, peers: Sequence[str], num_runs: int, budget_s: float
+    layer: Layer,
+    masked: Mapping[str, tuple[Structure, float]],
+    *,
+    num_threads: int,
+    peers: Sequence[str],
+    num_runs: int,
+    budget_s: float,
+    turns: int = 0,
 ) -> Entry:
     """Return the times of the peers, of our two dense codes, and of our code for each mask, of a chain of a layer.
 
@@ -116,6 +128,7 @@ def contest(
         peers: Engines that run the dense chain.
         num_runs: Rounds.
         budget_s: Seconds after which no further round begins, once there have been ten.
+        turns: How often the kernels of each of our codes are timed by themselves; 0 leaves them out.
     """
     dense = layer.chain(seed=0)
     generator = torch.Generator().manual_seed(1)
@@ -124,9 +137,10 @@ def contest(
     rates: dict[str, float] = {}
     with ExitStack() as stack, torch.inference_mode():
         templates: dict[str, str] = {}
+        codes: dict[str, CompiledNetwork] = {}
         for name, winograd in ((AS_COMPILED, True), (RATE_ONE, False)):
             ours = stack.enter_context(compile_model(dense, inputs[0], num_threads=num_threads, dense=True, winograd=winograd))
-            contestants[name], templates[name] = Contestant(ours, TOLERANCES["fp32"]), _template(ours)
+            contestants[name], templates[name], codes[name] = Contestant(ours, TOLERANCES["fp32"]), _template(ours), ours
         for name, (structure, rate) in masked.items():
             model = layer.chain(seed=0)
             sets = prune_at_random(model, assign(model, partial(Sparse, structure), rate=rate), generator)
@@ -136,13 +150,17 @@ def contest(
                 absent[name] = "its masks leave no path through the chain"
                 continue
             rates[name] = CHAIN * layer.num_weights / left
-            templates[name] = _template(compiled)
+            templates[name], codes[name] = _template(compiled), compiled
             contestants[name] = Contestant(compiled, TOLERANCES["fp32"], [model(x) for x in inputs])
         wanted = [dense(x) for x in inputs]
         found = contend(
             contestants, inputs, wanted, num_threads=num_threads, num_runs=num_runs, budget_s=budget_s, fork_join=ours.fork_join_ns
         )
-    return _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads, "precision": "fp32"}
+        kernels = _kernels(codes, turns) if turns else {}
+    entry = _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads, "precision": "fp32"}
+    for name, lines in kernels.items():
+        entry["ours"][name]["kernels"] = lines
+    return entry
 
 
 def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) -> tuple[dict[str, Contestant], dict[str, str]]:
@@ -162,6 +180,28 @@ def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) 
         if reason is not None:
             absent[engine.name] = reason
     return ready, absent
+
+
+def _kernels(codes: Mapping[str, CompiledNetwork], turns: int) -> dict[str, list[Entry]]:
+    """Return what each convolution of each code takes by itself, barrier included: the median over turns that they take in order."""
+    microseconds: dict[str, list[list[float]]] = {name: [] for name in codes}
+    for _ in range(turns):
+        for name, compiled in codes.items():
+            lines = compiled.explain(num_runs=RUNS_A_TURN)
+            microseconds[name].append([line.microseconds for line in lines if line.op == "conv" and line.microseconds is not None])
+    found = {}
+    for name, compiled in codes.items():
+        steps = [step.kernel for step in compiled.program.steps if step.node.op == "conv"]
+        medians = [statistics.median(times) for times in zip(*microseconds[name], strict=True)]
+        found[name] = [
+            {"microseconds": time, "macs": kernel.macs, "columns": _columns(kernel)} for time, kernel in zip(medians, steps, strict=True)
+        ]
+    return found
+
+
+def _columns(kernel: Kernel) -> float | None:
+    """Return how many columns a block of template F keeps, the mean; None for another template."""
+    return float(np.diff(kernel.arrays["start"]).mean()) * kernel.choice.channels if isinstance(kernel.choice, Choice) else None
 
 
 def _template(compiled: CompiledNetwork) -> str:

@@ -49,7 +49,7 @@ def written(module: Any, to: Path, monkeypatch: pytest.MonkeyPatch, *words: str)
 
 
 def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("--engines", "pytorch-eager", "mnn", "--rates", "4", "--runs", "10", "--threads", "1")
+    words = ("--engines", "pytorch-eager", "mnn", "--rates", "4", "--runs", "10", "--turns", "2", "--threads", "1")
     (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
     assert entry["best_peer"] in ("pytorch-eager", "mnn")
     assert entry["ours"].keys() == {"dense", "dense (as compiled)", "4x"}
@@ -65,10 +65,16 @@ def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_pa
     assert entry["chain"] == suite_layers.CHAIN
     assert entry["gflop"] == pytest.approx(2e-9 * 16 * 32 * 9 * 36)
     assert len(entry["fork_join_ns"]) == 2
+    kernels = {name: one["kernels"] for name, one in entry["ours"].items()}
+    assert all(len(ones) == suite_layers.CHAIN and all(one["microseconds"] > 0 for one in ones) for ones in kernels.values())
+    assert [one["macs"] for one in kernels["dense"]] == [16 * 32 * 9 * 36] * suite_layers.CHAIN
+    assert [one["columns"] for one in kernels["dense"]] == [16 * 9, 32 * 9] * (suite_layers.CHAIN // 2)
+    assert all(0 < one["columns"] < 32 * 9 / 2 for one in kernels["4x"])
+    assert "## Kernels by themselves" in (tmp_path / "layers.md").read_text()
 
 
 def test_a_mask_that_leaves_no_path_is_named_and_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("--engines", "pytorch-eager", "--rates", "4", "--runs", "10", "--threads", "1")
+    words = ("--engines", "pytorch-eager", "--rates", "4", "--runs", "10", "--turns", "1", "--threads", "1")
     monkeypatch.setattr(suite_layers, "prune_at_random", lambda model, *_: [parameter.zero_() for parameter in model.parameters()] and None)
     (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
     assert entry["ours"].keys() == {"dense", "dense (as compiled)"}
