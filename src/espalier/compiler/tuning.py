@@ -24,7 +24,7 @@ from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
 from espalier.compiler.lowering.templates import lowered_by, templates_of
 from espalier.compiler.masks import DETECTED
-from espalier.compiler.program import Program, site_of
+from espalier.compiler.program import Program, site_of, with_kernels
 from espalier.compiler.runtime.building import HERE, SHIPPED, cache_folder
 from espalier.compiler.runtime.probing import l2_bytes
 from espalier.compiler.runtime.toolchain import FLAGS, compiler
@@ -206,9 +206,10 @@ def _known(entries: Mapping[str, Any], kinds: list[Kind], made: Program, kernels
 
 def _with(made: Program, found: Mapping[str, Tuned], kernels: Mapping[str, Kernel]) -> Program:
     """Return the program with what was found; ``kernels`` has those that are lowered already."""
-    steps = []
-    for number, step in enumerate(made.steps):
-        way = found[step.node.name].way if step.node.name in found else None
-        kernel = step.kernel if way is None else kernels.get(step.node.name) or lowered_by(site_of(made, number), way)
-        steps.append(replace(step, kernel=kernel))
-    return replace(made, steps=tuple(steps))
+    ways = {step.node.name: found[step.node.name].way for step in made.steps if step.node.name in found}
+    chosen = {
+        name: kernels.get(name) or lowered_by(site_of(made, number), way)
+        for number, step in enumerate(made.steps)
+        if (way := ways.get(name := step.node.name)) is not None
+    }
+    return with_kernels(made, chosen)

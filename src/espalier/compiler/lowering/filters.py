@@ -8,6 +8,7 @@ Activations beyond ``CLAMPED``, and rows that do not take whole vectors of filte
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -90,7 +91,9 @@ def lowered(layer: Convolution, source: Lines, result: Lines, residual: Lines | 
     if planes.skipped:
         arrays["cut"] = cuts(packed)
     detail = f"gM={packed.block_filters} gN={choice.channels} tile={tile}" + (" pool=2x2" if layer.pool else "")
-    return Kernel("F", body, arrays, macs_taken(packed, planes, size[1] * size[2]), detail, choice=choice)
+    macs = macs_taken(packed, planes, size[1] * size[2])
+    in_place = residual is not None and not layer.pool and tile.slots(size) == math.prod(size)  # no pixel is computed twice
+    return Kernel("F", body, arrays, macs, detail, in_place=in_place, choice=choice)
 
 
 def offsets(packed: Packed, layer: Convolution, source: Lines) -> np.ndarray:

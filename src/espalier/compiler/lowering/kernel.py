@@ -22,6 +22,7 @@ class Kernel:
         detail: What ``explain`` says of it, such as ``gM=32 gN=4 tile=1x14``.
         scratch_floats: What each thread needs at ``c->scratch + tid * c->scratch_floats``; a multiple of 16.
         choice: Its knobs as its template has them, such as ``filters_rule.Choice``; None where there was nothing to choose.
+        in_place: Whether what it adds, its last input, may lie where its result does: each number is read before one is written there.
     """
 
     template: str
@@ -31,3 +32,4 @@ class Kernel:
     detail: str = ""
     scratch_floats: int = 0
     choice: object | None = None
+    in_place: bool = False
