@@ -83,20 +83,20 @@ def kernels_told(entries: Mapping[str, Entry], rates: Sequence[str]) -> list[str
 
 
 def _kernel_row(name: str, ours: Mapping[str, Entry], rates: Sequence[str]) -> list[str]:
-    sums = {code: tuple(sum(one[key] for one in ours[code]["kernels"]) for key in ("macs", "microseconds")) for code in ours}
-    speeds = {code: 2e-3 * macs / microseconds for code, (macs, microseconds) in sums.items()}
+    timed = {code: one["kernels"] for code, one in ours.items() if "kernels" in one}
+    speeds = {code: 2e-3 * sum(one["macs"] for one in ones) / sum(one["microseconds"] for one in ones) for code, ones in timed.items()}
 
     def columns(code: str) -> str:
-        there, back = ([one["columns"] for one in ours[code]["kernels"][way::2]] for way in (0, 1))
-        means = [sum(ones) / len(ones) for ones in (there, back)]
-        return " / ".join(dict.fromkeys(f"{mean:.0f}" for mean in means))
+        kept = [[one["columns"] for one in timed.get(code, [])[way::2]] for way in (0, 1)]
+        known = [sum(ones) / len(ones) for ones in kept if ones and None not in ones]
+        return " / ".join(dict.fromkeys(f"{mean:.0f}" for mean in known)) or "-"
 
     return [
         name,
         cell(speeds[RATE_ONE], ".0f"),
-        *(columns(rate) if rate in ours else "-" for rate in rates),
+        *(columns(rate) for rate in rates),
         *(cell(speeds.get(rate), ".0f") for rate in rates),
-        *(cell(speeds[rate] / speeds[RATE_ONE] if rate in ours else None, ".2f") for rate in rates),
+        *(cell(speeds[rate] / speeds[RATE_ONE] if rate in speeds else None, ".2f") for rate in rates),
     ]
 
 
@@ -137,8 +137,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=min(2, num_cores()))
     parser.add_argument("--engines", nargs="+", default=PEERS, help="Peers.")
     parser.add_argument("--runs", type=int, default=20, help="Rounds of each layer, at least 10.")
-    parser.add_argument("--turns", type=int, default=25, help=f"Turns of {RUNS_A_TURN} runs over which kernels are timed by themselves.")
-    parser.add_argument("--budget-s", type=float, default=8.0, help="Seconds of a layer after which no further round begins.")
+    parser.add_argument(
+        "--turns", type=int, default=25, help=f"Turns of {RUNS_A_TURN} runs over which kernels are timed by themselves; 0: none."
+    )
+    parser.add_argument("--budget-s", type=float, default=8.0, help="Seconds of a layer after which no further round begins, nor turn.")
     asked = parser.parse_args()
     measure_all(list(LAYERS), lambda name: measured(name, asked), page, asked)
 

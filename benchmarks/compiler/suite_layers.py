@@ -11,6 +11,7 @@ before it is timed, and all take turns.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from espalier.constraints import Sparse, Structure, assign
 from espalier.frames.contending import Contention, Contestant, contend, explained
 from espalier.frames.engines import ENGINES, TOLERANCES, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
+from espalier.frames.machine import machine_lock
 from espalier.untrained import prune_at_random
 
 PEERS = ("onnxruntime", "openvino", "mnn")
@@ -37,6 +39,7 @@ LEFT_OUT = "To save time, pytorch-eager and torch-compile take no part unless `-
 CHAIN = 4  # layers
 BIAS_STD = 0.01  # small, so that the input still tells in the output of a pruned chain
 RATE_ONE, AS_COMPILED = "dense", "dense (as compiled)"
+MIN_TURNS = 5
 RUNS_A_TURN = 8  # runs of a network whose kernels are timed, before the next one takes its turn
 
 
@@ -128,7 +131,7 @@ def contest(
         peers: Engines that run the dense chain.
         num_runs: Rounds.
         budget_s: Seconds after which no further round begins, once there have been ten.
-        turns: How often the kernels of each of our codes are timed by themselves; 0 leaves them out.
+        turns: How often the kernels of each of our codes whose outputs are right are timed by themselves; 0 leaves them out.
     """
     dense = layer.chain(seed=0)
     generator = torch.Generator().manual_seed(1)
@@ -156,7 +159,8 @@ def contest(
         found = contend(
             contestants, inputs, wanted, num_threads=num_threads, num_runs=num_runs, budget_s=budget_s, fork_join=ours.fork_join_ns
         )
-        kernels = _kernels(codes, turns) if turns else {}
+        right = {name: compiled for name, compiled in codes.items() if found.outcomes[name].status == "ok"}
+        kernels = _kernels(right, turns, budget_s) if turns else {}
     entry = _entry(layer, found, absent, rates, templates) | {"num_threads": num_threads, "precision": "fp32"}
     for name, lines in kernels.items():
         entry["ours"][name]["kernels"] = lines
@@ -182,20 +186,29 @@ def _peers(model: nn.Module, x: Tensor, names: Sequence[str], num_threads: int) 
     return ready, absent
 
 
-def _kernels(codes: Mapping[str, CompiledNetwork], turns: int) -> dict[str, list[Entry]]:
-    """Return what each convolution of each code takes by itself, barrier included: the median over turns that they take in order."""
+def _kernels(codes: Mapping[str, CompiledNetwork], turns: int, budget_s: float) -> dict[str, list[Entry]]:
+    """Return what each convolution of each code takes by itself, barrier included: the median over turns that they take in order.
+
+    Turns in which other processes disturbed a code do not count for it; a code that none is left for has no entry.
+    """
     microseconds: dict[str, list[list[float]]] = {name: [] for name in codes}
-    for _ in range(turns):
-        for name, compiled in codes.items():
-            lines = compiled.explain(num_runs=RUNS_A_TURN)
-            microseconds[name].append([line.microseconds for line in lines if line.op == "conv" and line.microseconds is not None])
+    with machine_lock():
+        start = time.monotonic()
+        for turn in range(turns):
+            if turn >= MIN_TURNS and time.monotonic() - start > budget_s:
+                break
+            for name, compiled in codes.items():
+                told = compiled.explain(num_runs=RUNS_A_TURN)
+                if not told.note:
+                    microseconds[name].append([line.microseconds for line in told if line.op == "conv" and line.microseconds is not None])
     found = {}
     for name, compiled in codes.items():
         steps = [step.kernel for step in compiled.program.steps if step.node.op == "conv"]
-        medians = [statistics.median(times) for times in zip(*microseconds[name], strict=True)]
-        found[name] = [
-            {"microseconds": time, "macs": kernel.macs, "columns": _columns(kernel)} for time, kernel in zip(medians, steps, strict=True)
-        ]
+        if microseconds[name]:
+            medians = [statistics.median(times) for times in zip(*microseconds[name], strict=True)]
+            found[name] = [
+                {"microseconds": us, "macs": kernel.macs, "columns": _columns(kernel)} for us, kernel in zip(medians, steps, strict=True)
+            ]
     return found
 
 

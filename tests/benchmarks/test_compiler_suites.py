@@ -31,7 +31,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite_layers, "LAYERS", {str(TINY): TINY})
     for module in (layer_suite, break_even):
         monkeypatch.setattr(module, "LAYERS", {str(TINY): TINY})
-    for module in (contending, pytorch_eager):
+    for module in (contending, pytorch_eager, suite_layers):
         monkeypatch.setattr(module, "machine_lock", nullcontext)
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
 
@@ -71,6 +71,17 @@ def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_pa
     assert [one["columns"] for one in kernels["dense"]] == [16 * 9, 32 * 9] * (suite_layers.CHAIN // 2)
     assert all(0 < one["columns"] < 32 * 9 / 2 for one in kernels["4x"])
     assert "## Kernels by themselves" in (tmp_path / "layers.md").read_text()
+
+
+def test_kernels_of_another_template_have_no_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Layer(64, 64, (3, 3), (32, 32))  # at rate 1 Winograd's
+    for module in (suite_layers, layer_suite):
+        monkeypatch.setattr(module, "LAYERS", {str(large): large})
+    words = ("--engines", "pytorch-eager", "--rates", "1", "--runs", "10", "--turns", "1", "--threads", "1")
+    (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
+    assert entry["ours"]["1x"]["template"].startswith("W ")
+    assert [one["columns"] for one in entry["ours"]["1x"]["kernels"]] == [None] * suite_layers.CHAIN
+    assert "| - |" in (tmp_path / "layers.md").read_text()
 
 
 def test_a_mask_that_leaves_no_path_is_named_and_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,3 +41,13 @@ def test_nothing_alive_overlaps_and_every_border_that_is_overwritten_is_zeroed(m
 def test_a_chain_needs_the_room_of_two_neighbours() -> None:
     chain = [Lifetime(f"n{step}", Plain((1, 160)), step, step + 1) for step in range(6)]
     assert planned(chain).floats == 320
+
+
+def test_a_map_of_fewer_channels_has_its_border_elsewhere() -> None:
+    border = BORDERS[1]
+    chain = [
+        Lifetime(f"n{number}", Map(channels, (1, 6, 6), border), number, number + 1) for number, channels in enumerate((32, 32, 16, 16))
+    ]
+    plan = planned(chain)
+    assert plan.places["n0"] == plan.places["n2"]  # the smaller one lies in the larger one's place
+    assert {"n0", "n2"} <= plan.zeroed

@@ -153,7 +153,7 @@ def _sources(site: Site, kernels: Sequence[Kernel], parts: Parts, num_threads: i
 
 
 def _take(number: int, place: int, layout: Layout) -> str:
-    """Return statements that copy a thread's rows of an input: of a map those of each line of channels, else a stretch."""
+    """Return statements that copy a thread's rows of an input: of a map whole ones, else a stretch."""
     if not isinstance(layout, Map):
         rows, row = layout.floats, 1
     else:

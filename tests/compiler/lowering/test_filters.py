@@ -1,9 +1,11 @@
 """Template F against PyTorch, whatever the knobs, and where it gives NaN and infinities; what lies around a map is zeros of its border."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 import torch.nn.functional as F
 from activations import BOUNDS, activated, settings
 from hypothesis import assume
@@ -14,14 +16,15 @@ from strange import strange
 from test_depthwise import widened
 from torch import Tensor
 
+from espalier.compiler.bcrc import pack
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.isas import Isa
 from espalier.compiler.layouts import Layout, Plain, lines, map_of
 from espalier.compiler.lowering.convolutions import conv_layer, linear_layer
 from espalier.compiler.lowering.filters import CLAMPED, Convolution, lowered
-from espalier.compiler.lowering.filters_rule import RESIDENT_BYTES, Choice
+from espalier.compiler.lowering.filters_rule import RESIDENT_BYTES, Choice, split_by_filters
 from espalier.compiler.lowering.kernel import Kernel
-from espalier.compiler.lowering.tiles import Tile
+from espalier.compiler.lowering.tiles import Tile, best_tile
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 POOLS = {2: F.max_pool2d, 3: F.max_pool3d}
@@ -149,3 +152,22 @@ def test_many_layers_by_filters_are_pytorchs(isa: Isa, cases: list[Case], tmp_pa
 def test_nan_and_infinities_stand_where_pytorch_has_them(isa: Isa, cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
     assume(any(case.wanted.isnan().any() for case in cases))  # clamped and pooled maps may have none
     check(cases, isa, tmp_path_factory.mktemp("filters"))
+
+
+@pytest.mark.parametrize(
+    ("side", "kept", "wanted"),
+    [
+        (14, 1.0, True),  # 2.4 MB of weights, 0.2 of a map
+        (14, 0.5, False),  # 1.2 MB: six times the map
+        (8, 0.25, True),  # 0.6 MB: nine times the map
+        (8, 0.125, False),  # it stays in L2
+        (2, 0.01, True),  # one tile
+    ],
+)
+def test_threads_share_out_filters_where_weights_outweigh_the_map_by_far(side: int, kept: float, wanted: bool) -> None:
+    weight = torch.ones(256, 256, 1, 3, 3)
+    mask = torch.zeros(256, 64, 4, 9, dtype=torch.bool)
+    mask[:, : math.ceil(64 * kept)] = True
+    packed = pack(weight, mask.reshape(weight.shape), block_filters=32, group_channels=4)
+    size = (1, side, side)
+    assert split_by_filters(packed, lines(map_of((1, 256, side, side))), size, best_tile(size, 14, overhead=1.2)) == wanted

@@ -21,9 +21,13 @@ LISTS = {
 
 
 def pieces(folder: Path, lists: Sequence[int], tiles: int, portion: int, num_threads: int, *, by_filters: bool) -> np.ndarray:
-    """Return how often each thread computes each block of each tile, ``(threads, blocks, tiles)``, and in which portion."""
+    """Return when each thread computes each block of each tile, ``(threads, blocks, tiles)``: 1 for the first, 0 for never.
+
+    A piece that is computed twice reads -1.
+    """
     blocks = len(lists)
-    loops = shared(blocks, tiles, portion, [f"for (int64_t p = low; p < high; ++p) ++found[p * {tiles} + t];"], by_filters=by_filters)
+    count = f"int64_t *one = found + p * {tiles} + t; *one = *one ? -1 : ++number;"
+    loops = shared(blocks, tiles, portion, [f"for (int64_t p = low; p < high; ++p) {{ {count} }}"], by_filters=by_filters)
     share = (SHARE_OF_FILTERS if by_filters else SHARE_OF_PIXELS).replace(NAME, "test")
     text = f"""#include <stdint.h>
 struct es_context {{ int threads; }};
@@ -31,6 +35,7 @@ struct es_context {{ int threads; }};
 void take(int threads, int tid, const int32_t *start, int64_t *found)
 {{
   const struct es_context one = {{threads}}, *c = &one;
+  int64_t number = 0;
 {loops.replace(NAME, "test")}
 }}
 """
@@ -53,18 +58,24 @@ def test_threads_share_all_pieces_evenly(lists: list[int], tiles: int, tmp_path:
         folder = tmp_path / str(num_threads)
         folder.mkdir()
         found = pieces(folder, lists, tiles, portion, num_threads, by_filters=by_filters)
-        assert (found.sum(0) == 1).all()
-        loads = (found * costs).sum((1, 2))
+        assert (found >= 0).all()
+        assert ((found > 0).sum(0) == 1).all()
+        loads = ((found > 0) * costs).sum((1, 2))
         assert abs(loads - costs.sum() / num_threads).max() <= costs.max()  # half a piece at either end
 
 
 def test_a_thread_of_whole_blocks_may_begin_within_one(tmp_path: Path) -> None:
     found = pieces(tmp_path, [10, 10, 10], 4, 8, 2, by_filters=True)
-    assert found[0].tolist() == [[1] * 4, [1, 1, 0, 0], [0] * 4]
-    assert found[1].tolist() == [[0] * 4, [0, 0, 1, 1], [1] * 4]
+    assert (found[0] > 0).tolist() == [[True] * 4, [True, True, False, False], [False] * 4]
+    assert (found[1] > 0).tolist() == [[False] * 4, [False, False, True, True], [True] * 4]
 
 
 def test_a_thread_of_whole_tiles_may_begin_within_one(tmp_path: Path) -> None:
     found = pieces(tmp_path, [10, 10, 10, 10], 3, 8, 2, by_filters=False)
-    assert found[0].tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 0]]
-    assert (found[0] + found[1] == 1).all()
+    assert (found[0] > 0).tolist() == [[True, True, False], [True, True, False], [True, False, False], [True, False, False]]
+    assert ((found > 0).sum(0) == 1).all()
+
+
+def test_a_portion_of_blocks_passes_over_all_tiles_before_the_next_one(tmp_path: Path) -> None:
+    (when,) = pieces(tmp_path, [5] * 5, 3, 2, 1, by_filters=False)
+    assert when.tolist() == [[1, 3, 5], [2, 4, 6], [7, 9, 11], [8, 10, 12], [13, 14, 15]]

@@ -39,9 +39,9 @@ def lowered_vector(layer: Convolution, source: Lines, result: Lines, residual: L
 void {NAME}(const struct es_context *c, int tid, const float *x{extra}, float *y,
     const int32_t *start, const int32_t *entry, const float *w, const float *bias)
 {{
-  int64_t first, last, whole; /* blocks are not parted */
-  {NAME}_share(start, {packed.num_blocks}, 1, tid, c->threads, &first, &whole);
-  {NAME}_share(start, {packed.num_blocks}, 1, tid + 1, c->threads, &last, &whole);
+  int64_t first, last, tile; /* always 0: of one tile no block is parted */
+  {NAME}_share(start, {packed.num_blocks}, 1, tid, c->threads, &first, &tile);
+  {NAME}_share(start, {packed.num_blocks}, 1, tid + 1, c->threads, &last, &tile);
   for (int64_t p = first; p < last; ++p) {{
     const int used = {filters} - p * {isa.lanes} < {isa.lanes} ? {filters} - p * {isa.lanes} : {isa.lanes};
     for (int64_t t = 0; t < {result.size[2]}; ++t) {{
