@@ -83,3 +83,8 @@ def test_times_of_a_busy_machine_say_so(compiled: CompiledNetwork, monkeypatch: 
 
 def test_a_network_says_what_it_is(compiled: CompiledNetwork) -> None:
     assert repr(compiled).startswith(f"CompiledNetwork({len(compiled.program.steps)} kernels; CompiledModel(")
+
+
+def test_a_run_that_was_interrupted_does_not_tell() -> None:
+    sums = [[0.0, 5.0], [1.0, 7.0], [5.0, 9.0], [6.0, 11.5]]
+    assert compiling.medians(sums) == [1.0, 2.0]

@@ -1,6 +1,8 @@
 """From a network to native code: front, passes, program, C, library."""
 
 import ctypes
+import itertools
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 FALLBACKS = (None, "torch")
 PROFILE = ("-DES_PROFILE",)
+SETTLE_S = 0.01  # of untimed runs: PyTorch's threads spin for 7 ms behind its operators, and take CPUs from ours
 
 
 class CompiledNetwork:
@@ -133,18 +136,27 @@ class CompiledNetwork:
         return replace(found, note=note) if used > BUSY_CPUS else found
 
     def _seconds(self, num_runs: int) -> list[float]:
-        """Return the mean time of each step."""
+        """Return the median time of each step."""
         library = build(self.emitted.files, self.program.isa.name, cache=self.cache, flags=PROFILE)
         blob = np.frombuffer(self.emitted.blob, np.uint8)
         with CompiledModel(library, blob, num_threads=self.num_threads) as timed:
             inputs = [torch.zeros(port.shape) for port in timed.info.inputs]
-            seconds = (ctypes.c_double * len(self.program.steps)).in_dll(timed.library.functions, "es_step_seconds")
-            for _ in range(3):
+            summed = (ctypes.c_double * len(self.program.steps)).in_dll(timed.library.functions, "es_step_seconds")
+            settled = time.monotonic() + SETTLE_S
+            timed(*inputs)
+            while time.monotonic() < settled:
                 timed(*inputs)
-            warm = list(seconds)
+            seen = [list(summed)]
             for _ in range(num_runs):
                 timed(*inputs)
-            return [(after - before) / num_runs for before, after in zip(warm, seconds, strict=True)]
+                seen.append(list(summed))
+            return medians(seen)
+
+
+def medians(sums: Sequence[Sequence[float]]) -> list[float]:
+    """Return the median time of each step over runs, from what had added up before the first run and behind each."""
+    runs = [[after - before for before, after in zip(*pair, strict=True)] for pair in itertools.pairwise(sums)]
+    return [statistics.median(times) for times in zip(*runs, strict=True)]
 
 
 @overload
