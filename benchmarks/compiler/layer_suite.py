@@ -1,6 +1,6 @@
 """Single layers: GFLOP/s of our code at rates 1, 4, 8 and 16, the share of the rate that becomes speed, and the best of other engines.
 
-    python benchmarks/compiler/layer_suite.py                        # 13 layers, under 7 minutes; goes on where it stood
+    python benchmarks/compiler/layer_suite.py                        # 13 layers, about 8 minutes; goes on where it stood
     python benchmarks/compiler/layer_suite.py --only '256-256*' --again
 
 2-D layers are block-punched, 3-D layers KGS, in the groups that this machine's kernels like. The layers are those of the kernel study.
