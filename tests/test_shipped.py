@@ -29,7 +29,7 @@ def test_the_246x_checkpoint_loads_by_name() -> None:
 
 
 SHIPPED = sorted({f"{record.paper}/{record.table}" for each in papers().values() for record in each.shipped_records()})
-LONG = "compare/cifar10"  # 136 records
+LONG = "compare/cifar10"  # of a whole grid
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == LONG else name for name in SHIPPED])

@@ -1,6 +1,7 @@
 """The suites of the compiler on tiny layers and networks: what they write, that they go on where they stood, and what breaks even where."""
 
 import json
+import math
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,6 +19,7 @@ import torch
 from suite_layers import Layer
 from torch import nn
 
+from espalier.compiler import compiling
 from espalier.frames import contending
 from espalier.frames.engines import pytorch_eager
 
@@ -34,6 +36,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (contending, pytorch_eager, suite_layers):
         monkeypatch.setattr(module, "machine_lock", nullcontext)
     monkeypatch.setattr(contending, "SETTLE_S", 0.0)
+    monkeypatch.setattr(compiling, "BUSY_CPUS", math.inf)  # other tests run beside these
 
 
 def written(module: Any, to: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
@@ -82,6 +85,14 @@ def test_kernels_of_another_template_have_no_columns(tmp_path: Path, monkeypatch
     assert entry["ours"]["1x"]["template"].startswith("W ")
     assert [one["columns"] for one in entry["ours"]["1x"]["kernels"]] == [None] * suite_layers.CHAIN
     assert "| - |" in (tmp_path / "layers.md").read_text()
+
+
+def test_turns_that_others_disturbed_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "BUSY_CPUS", -1.0)
+    words = ("--engines", "pytorch-eager", "--rates", "4", "--runs", "10", "--turns", "1", "--threads", "1")
+    (entry,) = written(layer_suite, tmp_path / "layers.json", monkeypatch, *words).values()
+    assert all("kernels" not in one for one in entry["ours"].values())
+    assert "Kernels by themselves" not in (tmp_path / "layers.md").read_text()
 
 
 def test_a_mask_that_leaves_no_path_is_named_and_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

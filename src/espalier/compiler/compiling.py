@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FALLBACKS = (None, "torch")
 PROFILE = ("-DES_PROFILE",)
+NUM_WARMUP = 3
 SETTLE_S = 0.01  # of untimed runs: PyTorch's threads spin for 7 ms behind its operators, and take CPUs from ours
 
 
@@ -143,7 +144,8 @@ class CompiledNetwork:
             inputs = [torch.zeros(port.shape) for port in timed.info.inputs]
             summed = (ctypes.c_double * len(self.program.steps)).in_dll(timed.library.functions, "es_step_seconds")
             settled = time.monotonic() + SETTLE_S
-            timed(*inputs)
+            for _ in range(NUM_WARMUP):
+                timed(*inputs)
             while time.monotonic() < settled:
                 timed(*inputs)
             seen = [list(summed)]

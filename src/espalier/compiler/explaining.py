@@ -36,7 +36,7 @@ class Line:
         expected_gflops: The same of the measured peak; None where this machine's was not measured.
         reasons: Why it is not faster, the worst first.
         gain: How many times as fast as the rule's kernel it was when it was tuned; None where it was not.
-        microseconds: Measured time, barrier included; None where it was not measured.
+        microseconds: Median time, barrier included, of an operator of PyTorch the mean; None where it was not measured.
     """
 
     source: str
