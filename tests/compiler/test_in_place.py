@@ -119,3 +119,35 @@ def test_rows_of_linear_layers_are_summed_in_place(tmp_path: Path) -> None:
     with found:
         assert taken(found.program) == ["layers.2"]
         assert relative_error(found(x), wanted) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("terms", "wanted"),
+    [
+        (lambda f, x: f[3]((s := f[1](f[0](x)) + f[2](x)).relu()) + s, ["layers.3"]),  # of a sum that is read twice, the last time
+        (lambda f, x: f[2](f[1](s := f[0](x).relu()) + s) + f[3](x), ["layers.3"]),
+        (lambda f, x: nn.functional.silu(f[1](f[0](x)) + f[2](x)), ["layers.2"]),  # an activation that registers don't take
+        (lambda f, x: (y := f[1](f[0](x)) + f[2](x)).flatten(1) * y.flatten(1), ["layers.2"]),
+    ],
+    ids=["read twice", "own input", "silu", "views behind"],
+)
+@pytest.mark.parametrize("channels", [48, 40], ids=["whole lines", "filled line"])
+def test_sums_in_place_are_pytorchs(terms: Terms, wanted: list[str], channels: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(channels, channels, 1) for _ in range(4)]
+    x = torch.randn(1, channels, 14, 14)
+    found, right = compiled(terms, x, tmp_path, layers)
+    with found:
+        assert set(wanted) <= set(taken(found.program))
+        for _ in range(3):
+            assert relative_error(found(x), right) < 1e-5
+
+
+def test_volumes_are_summed_in_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv3d(32, 32, 1), nn.Conv3d(32, 32, (3, 1, 1), padding=(1, 0, 0)), nn.Conv3d(32, 32, 1)]
+    x = torch.randn(1, 32, 4, 14, 14)
+    found, right = compiled(lambda f, x: f[1](f[0](x)) + f[2](x), x, tmp_path, layers)
+    with found:
+        assert taken(found.program)
+        assert relative_error(found(x), right) < 1e-5
