@@ -76,6 +76,7 @@ def test_layers_are_measured_with_the_best_peer_and_the_share_of_the_rate(tmp_pa
     assert "## Kernels by themselves" in (tmp_path / "layers.md").read_text()
 
 
+@pytest.mark.slow
 def test_kernels_of_another_template_have_no_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = Layer(64, 64, (3, 3), (32, 32))  # at rate 1 Winograd's
     for module in (suite_layers, layer_suite):
@@ -151,6 +152,7 @@ def test_whole_networks_are_measured_against_their_targets(tmp_path: Path, monke
     assert "reached" in (tmp_path / "models.md").read_text() or "missed" in (tmp_path / "models.md").read_text()
 
 
+@pytest.mark.slow
 def test_networks_of_timm_keep_their_line_whatever_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm_models, "MODELS", ("test_resnet", "no_such_network"))
     entries = written(timm_models, tmp_path / "timm.json", monkeypatch, "--threads", "1")

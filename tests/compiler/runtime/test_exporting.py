@@ -296,6 +296,7 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "packed.safetensors"
 
 
+@pytest.mark.slow
 def test_a_file_is_exported_with_the_kernels_that_tuning_found(packed: Path, tmp_path: Path) -> None:
     folders = {
         "rule": espalier.export_c(packed, tmp_path / "rule", shape="1x28x28"),
