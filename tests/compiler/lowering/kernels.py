@@ -83,7 +83,8 @@ class Case:
         constants: Role -> constant.
         zero_border: Whether the borders of the inputs are zeros that may be read, as of a convolution's; else they are NaN.
         lower: Returns its kernel; None takes that of ``LOWERINGS``.
-        tolerance: Largest difference, relative to the largest result.
+        tolerance: Largest difference, relative to the largest result, or sum before an activation that cuts it.
+        largest: That sum; 0 where there is none.
         fills: Whether the channels that fill the last line of a map must be zero; F leaves whatever its last vector has there, or nothing.
     """
 
@@ -97,6 +98,7 @@ class Case:
     zero_border: bool = False
     lower: Callable[..., Kernel] | None = None
     tolerance: float = TOLERANCE
+    largest: float = 0.0
     fills: bool = True
 
     def kernel(self, isa: Isa) -> Kernel:
@@ -165,7 +167,7 @@ def compare(case: Case, kernel: Kernel, function: Callable[..., None], threads: 
     assert np.isfinite(got).all(), f"NaN or infinities of its own: {told}"
     difference = got - wanted
     error = np.abs(difference).max(initial=0)
-    assert error <= case.tolerance * max(1.0, np.abs(wanted).max(initial=0)), f"differs by {error}: {told}"
+    assert error <= case.tolerance * max(1.0, case.largest, np.abs(wanted).max(initial=0)), f"differs by {error}: {told}"
 
 
 def held(x: Tensor, layout: Layout, *, zero_border: bool) -> np.ndarray:

@@ -106,6 +106,7 @@ def convolutions(draw: st.DrawFn, *, finite: bool = True) -> Case:
         wanted = wanted + inputs[1]
     activation = draw(st.sampled_from(ACTIVATIONS if finite and not pool else CLAMPED))
     bounds = draw(st.sampled_from(BOUNDS))
+    largest = float(wanted.abs().max()) if finite else 0.0
     wanted = activated(wanted, activation, bounds)
     if pool:
         windows = (1, 2, 2)[3 - rank :]
@@ -113,7 +114,8 @@ def convolutions(draw: st.DrawFn, *, finite: bool = True) -> Case:
     attributes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "pool": pool}
     attributes |= {"activation": activation, "residual": residual, **settings(bounds)}
     output = map_of(wanted.shape, draw(borders(rank)))
-    return Case("conv", attributes, inputs, layouts, output, wanted, constants, True, lower_with(draw(drawn_knobs()), mask), fills=False)
+    lower = lower_with(draw(drawn_knobs()), mask)
+    return Case("conv", attributes, inputs, layouts, output, wanted, constants, True, lower, largest=largest, fills=False)
 
 
 @st.composite

@@ -81,9 +81,10 @@ def pruned(draw: st.DrawFn) -> Case:
         return rule if by_rule else replace(rule, vectors=min(vectors, rule.vectors), rows=rows)
 
     output = map_of(wanted.shape, draw(borders(rank)))
+    largest = float(wanted.abs().max())
     wanted = activated(wanted, activation, bounds)
     lower = lower_with(knobs, block_filters, group_channels)
-    return Case("conv", attributes, inputs, layouts, output, wanted, {"weight": weight, "bias": bias}, True, lower)
+    return Case("conv", attributes, inputs, layouts, output, wanted, {"weight": weight, "bias": bias}, True, lower, largest=largest)
 
 
 @few(pruned())
