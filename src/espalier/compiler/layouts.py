@@ -6,8 +6,8 @@ two sets of the L1 cache (compiler spec, 3.1). Whoever reads a map with padding 
 
 Rows are the outer axis, and the lines of channels lie inside a row: ``[D][H][C / 16][W][16]``. Threads own bands of rows, and a band is one
 stretch of memory. With lines outside of rows, as in the spec, bands alternate every few pages, and what a core's prefetcher fetches beyond
-its band it takes from the other core, which writes there next: that cost a pruned layer on a map of 8x8 a fifth of its time. Where a row is
-a multiple of 4 KiB long, the few rows of a tile share sets of the L1 cache; padding them apart made no network faster.
+its band it takes from the other core, which writes there next: small maps pay most. Where a row is a multiple of 4 KiB long, the rows of
+a tile share sets of the L1 cache.
 """
 
 import math
