@@ -14,7 +14,7 @@ from random_networks import networks, relative_error, settle
 from torch import Tensor, nn
 
 from espalier.compiler import compile_model
-from espalier.compiler.isas import ISAS, detect
+from espalier.compiler.isas import ISAS
 from espalier.constraints.structures import KGS
 from espalier.devices import cpu
 from espalier.interface import prune
@@ -243,15 +243,16 @@ def test_every_kernel_is_explained_and_timed() -> None:
     assert next(line for line in lines if line.source == "head").template == "V"
 
 
-def test_the_asm_loop_and_the_portable_one_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    if detect().name != "avx512":
-        pytest.skip("this CPU has no AVX-512, the only set whose loop is one asm block")
+@pytest.mark.parametrize("name", [name for name, isa in ISAS.items() if isa.inline_loop])
+def test_the_asm_loop_and_the_portable_one_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not set(cpu().flags).issuperset(ISAS[name].flags):
+        pytest.skip(f"this CPU has no {name}")
     model, example = net()
-    with compile_model(model, example) as compiled:
+    with compile_model(model, example, isa=name) as compiled:
         blocks = compiled(example).clone()
         assert any("__asm__" in text for text in compiled.emitted.files.values())
-    monkeypatch.setitem(ISAS, "avx512", replace(ISAS["avx512"], inline_loop=False))
-    with compile_model(model, example) as compiled:
+    monkeypatch.setitem(ISAS, name, replace(ISAS[name], inline_loop=False))
+    with compile_model(model, example, isa=name) as compiled:
         assert not any("__asm__" in text for text in compiled.emitted.files.values())
         assert relative_error(compiled(example), blocks) < 1e-6
 

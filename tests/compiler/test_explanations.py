@@ -19,7 +19,7 @@ CEILINGS = Ceilings("any", 1, 100.0, 100.0, 200.0, 50.0, 20.0, 300.0)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompiledNetwork]:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(16, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 40, 3, groups=40), nn.Flatten(), nn.Linear(360, 10)
+        nn.Conv2d(16, 42, 3, padding=1), nn.ReLU(), nn.Conv2d(42, 42, 3, groups=42), nn.Flatten(), nn.Linear(378, 10)
     ).eval()
     with compile_model(model, torch.randn(1, 16, 5, 5), cache=tmp_path_factory.mktemp("compiled")) as network:
         yield network
@@ -33,9 +33,9 @@ def test_nothing_is_measured_unless_runs_are_asked_for(compiled: CompiledNetwork
         assert line.expected_share is not None
         assert 0 < line.expected_share < 1
         assert (line.expected_gflops, line.microseconds, line.gflops) == (None, None, None)
-    assert any("M=40 fills" in reason for reason in lines["0"].reasons)
+    assert any("M=42 fills" in reason for reason in lines["0"].reasons)
     assert any("depthwise" in reason for reason in lines["2"].reasons)
-    assert lines["0"].macs_dense == 16 * 40 * 9 * 25
+    assert lines["0"].macs_dense == 16 * 42 * 9 * 25
 
 
 def test_measured_beside_expected(compiled: CompiledNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_a_kernel_that_is_chosen_later_gives_the_place_back(tmp_path: Path) -> N
         step = found.program.steps[number]
         assert taken(found.program) == ["layers.2"]
         assert isinstance(step.kernel.choice, Choice)
-        overlapping = replace(step.kernel.choice, tile=Tile(4, 3))  # 14 rows are no multiple of 4
+        overlapping = replace(step.kernel.choice, tile=Tile(4, 1))  # 14 rows are no multiple of 4
         kernel = lowered_by(site_of(found.program, number), Way("F", {**vars(overlapping), "tile": vars(overlapping.tile)}))
         made = with_kernels(found.program, {step.node.name: kernel})
     assert taken(made) == []

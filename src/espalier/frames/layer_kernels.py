@@ -15,7 +15,7 @@ from espalier.compiler.bcrc import needed_entries
 from espalier.compiler.isas import Isa, detect
 from espalier.compiler.layouts import Map, Plain, lines, map_of
 from espalier.compiler.lowering.filters import Convolution, lowered
-from espalier.compiler.lowering.filters_rule import TILE_OVERHEAD, Choice, choose
+from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.places import access, stored
 from espalier.compiler.lowering.tiles import tiles_of
 from espalier.compiler.lowering.vectors import lowered_vector
@@ -157,7 +157,7 @@ def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:
     found = [rule(layer, isa)]
     for vectors, channels in [knobs for knobs, slots in work.items() if slots <= WASTE * min(work.values())]:
         tiles = tiles_of(result.size, isa.pixels(vectors))
-        load = TILE_OVERHEAD * vectors
+        load = isa.tile_overhead * vectors
         costs = {tile: (tile.slots(result.size) * (1 + load / tile.pixels), abs(tile.rows - tile.columns)) for tile in tiles}
         found += [Choice(vectors, channels, tile) for tile in sorted(costs, key=costs.__getitem__)[:count]]
     return list(dict.fromkeys(found))

@@ -1,6 +1,7 @@
 """Tiles of pixels: which shape covers a map at least cost."""
 
 import itertools
+import math
 
 import pytest
 
@@ -24,10 +25,16 @@ def test_the_cheapest_tile(size: tuple[int, int, int], most: int, step: int, wan
     assert best_tile(size, most, overhead=1.2, step=step) == wanted
 
 
+def test_a_tile_of_few_pixels_takes_as_long_as_the_least() -> None:
+    size = (1, 7, 7)
+    assert best_tile(size, 6, overhead=0.2) == Tile(1, 1)  # no pixel twice
+    assert best_tile(size, 6, overhead=0.2, least=4) == Tile(1, 4)  # 49 of 56
+
+
 @pytest.mark.parametrize("size", [(1, 5, 9), (3, 7, 7), (2, 1, 17)], ids=str)
 def test_no_other_tile_costs_less(size: tuple[int, int, int]) -> None:
     def cost(tile: Tile) -> float:
-        return tile.slots(size) * (1 + 1.2 / tile.pixels)
+        return math.prod(tile.counts(size)) * (tile.pixels + 1.2)
 
     every = [Tile(r, c, p) for p, r, c in itertools.product(*(range(1, length + 1) for length in size)) if p * r * c <= 14]
     assert cost(best_tile(size, 14, overhead=1.2)) == min(map(cost, every))

@@ -7,13 +7,14 @@
             for each pixel: acc[pixel] += w * x[pixel + n]
 
 All distances between pixels are constants. The function is emitted twice over: with vector types for every instruction set, and as one asm
-block with fixed registers where the instruction set says that it pays. Both read the same arrays, and a test holds them to the same result.
+block (``filters_asm``) where the instruction set says that it pays. Both read the same arrays, and a test holds them to the same result.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.compiler.isas import Isa
+from espalier.compiler.lowering.filters_asm import Registers, asm
 
 CLAMPS = {None: "", "relu": "es_max(%s, es_splat(0.0f))", "relu6": "es_min(es_max(%s, es_splat(0.0f)), es_splat(6.0f))"}
 
@@ -73,13 +74,9 @@ def emitted(name: str, loop: Loop, isa: Isa) -> str:
     """Return the C function."""
     head = SIGNATURE.format(name=name, extra=", const float *r" if loop.residuals else "")
     body = _vectors(loop, isa)
-    if isa.inline_loop and _fits(loop):
-        body = ["#ifdef __SANITIZE_ADDRESS__ /* which does not see what asm reads and writes */", *body, "#else", *_asm(loop), "#endif"]
+    if isa.inline_loop and Registers(loop, isa).fit:
+        body = ["#ifdef __SANITIZE_ADDRESS__ /* which does not see what asm reads and writes */", *body, "#else", *asm(loop, isa), "#endif"]
     return "\n".join([head, "{", *(f"  {line}" for line in body), "}"])
-
-
-def _fits(loop: Loop) -> bool:
-    return len(loop.inputs) * loop.vectors + loop.vectors + 2 <= 32
 
 
 def _vectors(loop: Loop, isa: Isa) -> list[str]:
@@ -107,70 +104,6 @@ def _vectors(loop: Loop, isa: Isa) -> list[str]:
             clamp = CLAMPS[loop.clamp]
             lines.append(f"es_storeu(y + {loop.place(v, output, isa.lanes)}, {clamp % value if clamp else value});")
     return lines
-
-
-def _asm(loop: Loop) -> list[str]:
-    """Return the body as one asm block: accumulators in the low registers, then the weights, then two broadcasts that alternate."""
-    lanes = 16
-    pixels, vectors = range(len(loop.inputs)), range(loop.vectors)
-    first_weight = len(loop.inputs) * loop.vectors
-    broadcasts = (first_weight + loop.vectors, first_weight + loop.vectors + 1)
-    text = [f"vmovups {v * 64}(%[bias]), %%zmm{v}" for v in vectors]
-    text += [f"vmovaps %%zmm{v}, %%zmm{pixel * loop.vectors + v}" for pixel in pixels if pixel for v in vectors]
-    text += ["testq %[n], %[n]", "jz 2f", ".p2align 4", "1:", "movslq (%[entry]), %%rax", "addq %[x], %%rax", "addq $4, %[entry]"]
-    turn = 0
-    for n in range(loop.channels):
-        text += [f"vmovups {(n * loop.stride + v) * 64}(%[w]), %%zmm{first_weight + v}" for v in vectors]
-        for pixel in pixels:
-            source = f"{(loop.inputs[pixel] + n) * 4}(%%rax)"
-            if loop.vectors == 1:
-                text.append(f"vfmadd231ps {source}%{{1to16%}}, %%zmm{first_weight}, %%zmm{pixel}")
-                continue
-            text.append(f"vbroadcastss {source}, %%zmm{broadcasts[turn]}")
-            text += [f"vfmadd231ps %%zmm{broadcasts[turn]}, %%zmm{first_weight + v}, %%zmm{pixel * loop.vectors + v}" for v in vectors]
-            turn = 1 - turn
-    text += [f"addq ${loop.channels * loop.stride * 64}, %[w]", "decq %[n]", "jnz 1b", "2:"]
-    zero, six = first_weight, first_weight + 1
-    registers = [[pixel * loop.vectors + v for v in vectors] for pixel, *_ in loop.windows]
-    for window in loop.windows:
-        for pixel in window[1:]:
-            first, other = window[0] * loop.vectors, pixel * loop.vectors
-            for largest, beside in (
-                (first + v, other + v) for v in vectors
-            ):  # the second source comes out where one is a NaN: as es_larger
-                text += [f"vcmpunordps %%zmm{beside}, %%zmm{beside}, %%k1", f"vmaxps %%zmm{largest}, %%zmm{beside}, %%zmm{largest}"]
-                text.append(f"vmovaps %%zmm{beside}, %%zmm{largest}%{{%%k1%}}")
-    if loop.residuals:
-        text += [
-            f"vaddps {loop.added(v, output, lanes) * 4}(%[r]), %%zmm{number}, %%zmm{number}"
-            for output, kept in enumerate(registers)
-            for v, number in enumerate(kept)
-        ]
-    if loop.clamp:
-        text.append(f"vpxord %%zmm{zero}, %%zmm{zero}, %%zmm{zero}")
-    if loop.clamp == "relu6":
-        text.append(f"vbroadcastss %[six], %%zmm{six}")
-    for output, kept in enumerate(registers):
-        for v, number in enumerate(kept):
-            register = f"%%zmm{number}"
-            if loop.clamp:
-                text.append(f"vmaxps {register}, %%zmm{zero}, {register}")  # a NaN comes out: it is the second source
-            if loop.clamp == "relu6":
-                text.append(f"vminps {register}, %%zmm{six}, {register}")
-            text.append(f"vmovups {register}, {loop.place(v, output, lanes) * 4}(%[y])")
-    operands = ['[x] "r"(x)', '[bias] "r"(bias)', '[y] "r"(y)']
-    operands += ['[r] "r"(r)'] if loop.residuals else []
-    operands += ['[six] "m"(six)'] if loop.clamp == "relu6" else []
-    clobbered = ", ".join(f'"xmm{number}"' for number in range(32))
-    before = ["static const float six = 6.0f;"] if loop.clamp == "relu6" else []
-    return [
-        *before,
-        "__asm__ volatile(",
-        *(f'    "{line}\\n\\t"' for line in text),
-        '    : [entry] "+r"(entry), [w] "+r"(w), [n] "+r"(entries)',
-        f"    : {', '.join(operands)}",
-        f'    : "rax", "k1", "cc", "memory", {clobbered});',
-    ]
 
 
 def used_vectors(filters: int, lanes: int, vectors: int) -> Sequence[int]:

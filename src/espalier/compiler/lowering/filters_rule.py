@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from espalier.compiler.lowering.filters import Convolution
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
+L1_BYTES = 16 * 1024  # of a block's weights that stay in L1 beside the tile's input
 OUTWEIGHING = 8  # bytes of weights for a byte of the map from which threads share out filters
-STREAMED = 12.8  # multiply-adds of a vector in the time that one vector of weights takes from L3: 27 GB/s and 172 GFLOP/s a core
 CHANNELS = (4, 3, 2, 1)  # gN
 WEIGHT_LOADS = 1.5  # cost of a tile of one vector beside its pixels, in pixels: blocks are compared by it
-TILE_OVERHEAD = 0.6  # the same for each vector of a block, where tiles of one block are compared: two weight loads are about one FMA each
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,14 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], source: L
     shape = tuple(layer.weight.shape)
     best: tuple[float, Choice] | None = None
     for vectors, channels in block_shapes(layer, isa, source.line):
-        entries = int(needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels).sum())
-        tile = best_tile(size, isa.pixels(vectors), overhead=TILE_OVERHEAD * vectors, step=layer.side, share=share)
-        a_tile = tile.pixels * (1 + WEIGHT_LOADS / (tile.pixels * vectors)) / isa.efficiency[vectors, channels]
+        needed = needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels)
+        entries, least = int(needed.sum()), isa.least_pixels(vectors)
+        near = entries / len(needed) * channels * vectors * isa.lanes * 4 <= L1_BYTES
+        overhead = vectors * (isa.near_overhead if near else isa.tile_overhead)
+        tile = best_tile(size, isa.pixels(vectors), overhead=overhead, least=least, step=layer.side, share=share)
+        a_tile = (max(tile.pixels, least) + WEIGHT_LOADS / vectors) / isa.efficiency[vectors, channels]
         loads = entries * channels * vectors * share(tile.planes)
-        first = max(a_tile, STREAMED) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
+        first = max(a_tile, isa.streamed) if loads * isa.lanes * 4 > RESIDENT_BYTES else a_tile
         cost = loads * (a_tile * (tile.slots(size) // tile.pixels - 1) + first)
         if best is None or cost < best[0]:
             best = cost, Choice(vectors, channels, tile)

@@ -50,7 +50,13 @@ def tiles_of(size: tuple[int, int, int], most_pixels: int, step: int = 1) -> Ite
 
 
 def best_tile(
-    size: tuple[int, int, int], most_pixels: int, *, overhead: float, step: int = 1, share: Callable[[int], float] = lambda _: 1.0
+    size: tuple[int, int, int],
+    most_pixels: int,
+    *,
+    overhead: float,
+    least: int = 1,
+    step: int = 1,
+    share: Callable[[int], float] = lambda _: 1.0,
 ) -> Tile:
     """Return the tile that covers a map at least cost: computed pixels, and what a tile costs beside them.
 
@@ -60,10 +66,12 @@ def best_tile(
         size: D, H and W of the map.
         most_pixels: What the registers hold.
         overhead: Cost of a tile beside its pixels (loads of weights, the loop), in pixels.
+        least: Pixels; a tile of fewer takes as long as one of that many.
         step: What rows and columns must be multiples of.
         share: Planes of a tile -> share of a layer's products that such tiles need.
     """
-    return min(
-        tiles_of(size, most_pixels, step),
-        key=lambda tile: (tile.slots(size) * share(tile.planes) * (1 + overhead / tile.pixels), tile.planes, abs(tile.rows - tile.columns)),
-    )
+
+    def cost(tile: Tile) -> float:
+        return math.prod(tile.counts(size)) * share(tile.planes) * (max(tile.pixels, least) + overhead)
+
+    return min(tiles_of(size, most_pixels, step), key=lambda tile: (cost(tile), tile.planes, abs(tile.rows - tile.columns)))
