@@ -4,7 +4,8 @@
     python benchmarks/compiler/model_suite.py --only 'resnet50*' --again
 
 Random weights and masks by seed. The targets come from two kinds of machine, a Zen4 whose cores do one 512-bit multiply-add a cycle and a
-Xeon whose cores do two; those of the kind at hand count, by its AMX flag or, where that is hidden, by the measured peak of a core.
+Xeon whose cores do two; those of the kind at hand count, by its AMX flag or, where that is hidden, by the measured peak of a core. A CPU
+without AVX-512 that reaches the Zen4's peak with two 256-bit multiply-adds a cycle is judged as one; ``--to`` keeps its page apart.
 """
 
 import argparse
