@@ -13,7 +13,7 @@ from espalier.compiler.isas import Isa
 if TYPE_CHECKING:
     from espalier.compiler.lowering.filters_loop import Loop
 
-MOST_BROADCASTS = 4  # registers that alternate
+MOST_BROADCASTS = 2  # registers that alternate
 
 
 @dataclass(frozen=True)
