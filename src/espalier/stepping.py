@@ -19,6 +19,7 @@ from torch import nn
 from espalier.constraints import Assignment, assign
 from espalier.data import ImageData
 from espalier.files import make_folder
+from espalier.memory_format import channels_last
 from espalier.steps import Context, State
 from espalier.steps.context import DesignerContext, OnEpoch
 from espalier.tasks.journal import by_epoch, reseed
@@ -43,7 +44,7 @@ def built(config: Mapping[str, Any], **arguments: Any) -> Any:
 def model_of(config: Mapping[str, Any]) -> nn.Module:
     """Return the untrained model of a resolved config."""
     model: nn.Module = built(config["model"])
-    return model.to(memory_format=torch.channels_last) if config["data"].get("channels_last") else model
+    return channels_last(model) if config["data"].get("channels_last") else model
 
 
 def assigner(config: Mapping[str, Any], input_shape: Sequence[int] | None = None) -> Callable[[nn.Module], Assignment]:
