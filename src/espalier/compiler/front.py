@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from espalier.compiler.aten import BUILDERS
 from espalier.compiler.aten.building import Building, UnreadableError
+from espalier.compiler.functional import functional
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.masks import Found, detected_mask, frozen_masks
 from espalier.compiler.missing import Missing, MissingOperatorsError
@@ -81,13 +82,13 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
         ValueError: The model changes a buffer or its input when it is called, or gives something beside tensors.
     """
     with torch.no_grad():
-        functional = program.run_decompositions({})
-        signature = functional.graph_signature
-        tensors = {**functional.state_dict, **functional.constants}
+        program = functional(program)
+        signature = program.graph_signature
+        tensors = {**program.state_dict, **program.constants}
         named = {entry.arg.name: entry for entry in signature.input_specs if entry.kind != InputKind.USER_INPUT}
         known: dict[fx.Node, Any] = {}
         parameters: dict[str, Tensor] = {}
-        for node in functional.graph.nodes:
+        for node in program.graph.nodes:
             if node.op == "placeholder" and node.name in named:
                 entry = named[node.name]
                 held = tensors.get(str(entry.target))
@@ -100,10 +101,10 @@ def read_program(program: torch.export.ExportedProgram) -> "Reading":
                 "call. Give the value back as an output, or leave it out in evaluation mode."
             )
         asked = [entry.kind == OutputKind.USER_OUTPUT for entry in signature.output_specs]
-        given = [node for node, wanted in zip(functional.graph.output_node().args[0], asked, strict=True) if wanted]
+        given = [node for node, wanted in zip(program.graph.output_node().args[0], asked, strict=True) if wanted]
         if others := [value for value in given if not isinstance(value, fx.Node)]:
             raise ValueError(f"the model's outputs hold {others}, and compiled code gives tensors alone; leave what is none out.")
-        return Reading(functional.graph_module, known, parameters, given)
+        return Reading(program.graph_module, known, parameters, given)
 
 
 class Reading:

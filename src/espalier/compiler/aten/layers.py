@@ -77,16 +77,34 @@ def added_product(build: Building, bias: Value, x: Node, weight: Value, beta: fl
 
 
 def batch_norm(
-    build: Building, x: Node, weight: Value | None, bias: Value | None, mean: Value, variance: Value, momentum: float, eps: float
-) -> Result:
+    build: Building,
+    x: Node,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    variance: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = False,
+) -> Node:
     """Read a batch norm with running statistics: ``scale * x + shift`` with ``scale = gamma / sqrt(var + eps)``."""
-    del momentum
+    del momentum, cudnn_enabled
+    if training or mean is None or variance is None:
+        raise UnreadableError("it takes the statistics of its batch")
     exact = weight_of(variance).double()
     gamma, beta = constant(weight, "weight"), constant(bias, "bias")
     scale = (exact + eps).rsqrt() if gamma is None else gamma.double() * (exact + eps).rsqrt()
     shift = -weight_of(mean).double() * scale
     shift = shift if beta is None else shift + beta.double()
-    return (build.add("affine", x, constants={"scale": scale.float(), "shift": shift.float()}, axis=1, activation=None),)
+    return build.add("affine", x, constants={"scale": scale.float(), "shift": shift.float()}, axis=1, activation=None)
+
+
+def native_batch_norm(
+    build: Building, x: Node, weight: Value | None, bias: Value | None, mean: Value, variance: Value, momentum: float, eps: float
+) -> Result:
+    """Read the form of a batch norm that gives its statistics too."""
+    return (batch_norm(build, x, weight, bias, mean, variance, False, momentum, eps),)
 
 
 def layer_norm(
@@ -140,7 +158,8 @@ LAYERS: dict[str, Callable[..., Result]] = {
     "aten.convolution.default": any_convolution,
     "aten.linear.default": linear,
     "aten.addmm.default": added_product,
-    "aten._native_batch_norm_legit_no_training.default": batch_norm,
+    "aten.batch_norm.default": batch_norm,
+    "aten._native_batch_norm_legit_no_training.default": native_batch_norm,
     "aten.layer_norm.default": layer_norm,
     "aten.native_layer_norm.default": native_layer_norm,
     "aten.group_norm.default": group_norm,
