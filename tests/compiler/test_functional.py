@@ -8,16 +8,20 @@ import torch.nn.functional as F
 from random_networks import relative_error
 from torch import Tensor, nn
 
-from espalier.compiler import functional as module
 from espalier.compiler.aten import BUILDERS
 from espalier.compiler.front import read_model
 from espalier.compiler.functional import FRESH, WRITERS, functional
+from espalier.compiler.missing import MissingOperatorsError
 from espalier.compiler.reference import evaluate
 from espalier.workload import exported
 
 WEIGHT = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0))
 
 MEAN, VARIANCE = torch.full((4,), 0.5), torch.full((4,), 2.0)
+
+BYTES, LONGS = torch.full((4, 6, 6), 100, dtype=torch.int8), torch.full((4, 6, 6), 100)
+DOUBLES = torch.full((4, 6, 6), 0.1, dtype=torch.float64)
+HALVES, THIRDS = torch.full((4, 6, 6), 0.5).half(), torch.full((4, 6, 6), 1 / 3)
 
 
 class Calls(nn.Module):
@@ -83,8 +87,16 @@ def dropped(x: Tensor) -> Tensor:
     return same + x
 
 
+def wider(x: Tensor) -> Tensor:
+    return conv(x) * 0.01 + F.relu(BYTES).mul_(LONGS)
+
+
+def wider_float(x: Tensor) -> Tensor:
+    return conv(x) + F.relu(HALVES).add_(THIRDS)
+
+
 RENAMED = [residual_block, activations, read_by_both]
-TRACED = [read_before, view_written, view_read, dropped]
+TRACED = [read_before, view_written, view_read, dropped, wider, wider_float]
 
 
 @pytest.mark.parametrize("function", RENAMED + TRACED)
@@ -118,15 +130,29 @@ def test_a_batch_norm_that_updates_its_statistics_is_refused_by_their_name() -> 
 
 
 def test_the_tables_say_what_torch_says_of_its_operators() -> None:
-    named = {str(value): value for value in module.WRITERS.values()}
+    named = {str(value) for value in WRITERS.values()}
     for writer, form in WRITERS.items():
         name, overload = writer.removeprefix("aten.").rsplit(".", 1)
         found = getattr(getattr(torch.ops.aten, name), overload)._schema
         assert found.is_mutable
         assert [a.name for a in found.arguments] == [a.name for a in form._schema.arguments], writer
-    for name in BUILDERS.keys() | FRESH | named.keys():
+    for name in BUILDERS.keys() | FRESH | named:
         operator, overload = name.removeprefix("aten.").rsplit(".", 1)
         schema = getattr(getattr(torch.ops.aten, operator), overload)._schema
         assert not schema.is_mutable, name
         assert name not in FRESH or all(given.alias_info is None for given in schema.returns), name
-    assert set(named) | FRESH <= BUILDERS.keys() | {"aten.leaky_relu.default", "aten.relu6.default"}
+    assert named | FRESH <= BUILDERS.keys()
+
+
+@pytest.mark.parametrize("written", [conv, norm, F.relu, torch.sigmoid, lambda x: torch.cat([x]), lambda x: x * 1.0], ids=range(6))
+def test_what_may_be_written_shares_no_memory(written: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(1, 4, 6, 6)
+    assert written(x).untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+
+
+def test_a_sum_kept_in_doubles_is_refused_by_name() -> None:
+    def doubled(x: Tensor) -> Tensor:
+        return conv(x).double().add_(DOUBLES).float()
+
+    with pytest.raises(MissingOperatorsError, match="float64"):
+        read_model(Calls(doubled), torch.randn(1, 4, 6, 6))

@@ -32,7 +32,7 @@ FRESH = {
 
 
 def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Return a program that gives the same and writes nothing in place: ``program`` itself where other forms of its calls are enough."""
+    """Return a program that gives the same and writes nothing in place: ``program`` itself, changed, where other forms of calls do it."""
     calls = [node for node in program.graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
     if not all(map(_is_readable, calls)):
         traced: torch.export.ExportedProgram = program.run_decompositions({})
@@ -40,7 +40,18 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     for node in calls:
         node.target = WRITERS.get(str(node.target), node.target)
     program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
     return program
+
+
+def _is_private(written: fx.Node) -> bool:
+    """Return whether the one call that reads a result is the only way to what it holds."""
+    return str(written.target) in FRESH | WRITERS.keys() and len(written.users) == 1
+
+
+def _dtypes(*nodes: fx.Node) -> set[torch.dtype]:
+    """Return the types of results: a write keeps the type of what it writes to, the other form takes the wider."""
+    return {node.meta["val"].dtype for node in nodes}
 
 
 def _is_readable(call: fx.Node) -> bool:
@@ -48,7 +59,7 @@ def _is_readable(call: fx.Node) -> bool:
     name = str(call.target)
     if name in WRITERS:
         written = call.args[0]
-        return isinstance(written, fx.Node) and str(written.target) in FRESH | WRITERS.keys() and list(written.users) == [call]
+        return isinstance(written, fx.Node) and _is_private(written) and _dtypes(*call.all_input_nodes) == _dtypes(written)
     if name == BATCH_NORM:
         return not call.args[TRAINING]  # else it writes its running statistics
     return call.target is operator.getitem or name in BUILDERS

@@ -90,8 +90,9 @@ def batch_norm(
 ) -> Node:
     """Read a batch norm with running statistics: ``scale * x + shift`` with ``scale = gamma / sqrt(var + eps)``."""
     del momentum, cudnn_enabled
-    if training or mean is None or variance is None:
-        raise UnreadableError("it takes the statistics of its batch")
+    assert not training, "an export in training mode is traced, which gives another operator"
+    assert mean is not None
+    assert variance is not None
     exact = weight_of(variance).double()
     gamma, beta = constant(weight, "weight"), constant(bias, "bias")
     scale = (exact + eps).rsqrt() if gamma is None else gamma.double() * (exact + eps).rsqrt()
