@@ -13,20 +13,22 @@ def _last(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("stride", [2, (1, 3)])
-@pytest.mark.parametrize("channels", [4, 7, 12, 16])
-def test_gradients_are_those_of_the_definition(channels: int, stride: int | tuple[int, int]) -> None:
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [4, 7, 12, 16])  # AVX2 gets fewer than 8 wrong, AVX-512 fewer than 16
+def test_gradients_are_those_of_the_definition(channels: int, training: bool) -> None:
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 8, 1, stride=stride))
-    model = channels_last(copy.deepcopy(plain))
+    plain = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 8, 1, stride=2))
+    model = channels_last(copy.deepcopy(plain)).train(training)
     images_N3HW = torch.randn(32, 3, 32, 32)
-    model(_last(images_N3HW)).square().sum().backward()
     exact = plain.double()
     exact(images_N3HW.double()).square().sum().backward()
-    for got, want in zip(model.parameters(), exact.parameters(), strict=True):
-        assert got.grad is not None
-        assert want.grad is not None
-        torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-3, atol=1e-4 * want.grad.abs().max().item())
+    for _ in range(20):  # a single backward pass is right as often as not
+        model.zero_grad()
+        model(_last(images_N3HW)).square().sum().backward()
+        for got, want in zip(model.parameters(), exact.parameters(), strict=True):
+            assert got.grad is not None
+            assert want.grad is not None
+            torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-3, atol=1e-4 * want.grad.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,7 @@ def test_only_a_narrow_strided_1x1_convolution_gives_the_format_up(conv: nn.Conv
     assert output.is_contiguous(memory_format=torch.channels_last) is kept
 
 
-def test_evaluation_keeps_the_format_of_its_input() -> None:
+def test_without_gradients_the_input_keeps_its_format() -> None:
     model = channels_last(nn.Conv2d(4, 8, 1, stride=2)).eval()
-    assert model(_last(torch.randn(2, 4, 8, 8))).is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert model(_last(torch.randn(2, 4, 8, 8))).is_contiguous(memory_format=torch.channels_last)

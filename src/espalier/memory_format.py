@@ -11,7 +11,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 
     That is a strided 1x1 convolution of fewer input channels than a vector: its weight gradient in channels-last writes past a workspace of
     oneDNN, which ends in wrong gradients, a hang or a crash. Seen with torch 2.15 (oneDNN 3.13.3) on a CPU without AVX-512; source: oneDNN
-    issue 6035. Such a model turns the batches it trains on contiguous as well.
+    issue 6035. Such a model turns its batches contiguous as well wherever gradients are taken.
     """
     if not any(isinstance(module, nn.Conv2d) and _is_misread(module) for module in model.modules()):
         return model.to(memory_format=torch.channels_last)
@@ -24,4 +24,5 @@ def _is_misread(conv: nn.Conv2d) -> bool:
 
 
 def _contiguous(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each.contiguous() for each in inputs) if model.training else inputs
+    del model
+    return tuple(each.contiguous() for each in inputs) if torch.is_grad_enabled() else inputs
