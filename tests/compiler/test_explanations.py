@@ -54,6 +54,19 @@ def test_measured_beside_expected(compiled: CompiledNetwork, monkeypatch: pytest
     assert values[1]["gflops"] == found[1].gflops
 
 
+@pytest.mark.parametrize("emptied", [0, 2, 5], ids=["3x3", "depthwise", "linear"])
+def test_a_layer_that_lost_every_weight_is_told_of_as_well(emptied: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compiling, "ceilings", lambda *_, **__: CEILINGS)
+    model = nn.Sequential(
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=32), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)
+    ).eval()
+    model[emptied].weight.data.zero_()
+    with compile_model(model, torch.randn(1, 16, 5, 5), cache=tmp_path) as network:
+        found = network.explain(num_runs=3)
+    (line,) = (line for line in found if line.source == str(emptied))
+    assert (line.macs, line.expected_share, line.reasons) == (0, None, ())
+
+
 def test_figures_that_are_missing_stay_empty() -> None:
     line = Line("a[b]", "conv", (1, 2, 3, 3), "dense", "F", "gM=16", 10, 10, expected_share=0.5, gain=1.0)
     told = str(Explanation((line,)))

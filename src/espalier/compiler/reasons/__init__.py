@@ -50,6 +50,6 @@ def expected_share(site: Site, kernel: Kernel, machine: Machine) -> float | None
 
 
 def _found(site: Site, kernel: Kernel, machine: Machine) -> Iterator[Reason]:
-    for finder in REASONS.get(kernel.template, ()):
+    for finder in REASONS.get(kernel.template, ()) if kernel.macs else ():  # pruning may leave nothing to multiply
         if (reason := finder(site, kernel, machine)) is not None:
             yield reason
