@@ -27,9 +27,10 @@ class Isa:
         efficiency: (vectors, channels of an entry) -> speed relative to the best; all of ``vectors`` by 1 to 4 channels.
         winograd: Whether template W may take dense 3x3 layers; F computes them otherwise.
         tile_overhead: What a tile of F costs for each vector of filters beside its pixels (loads of weights, the loop), in pixels.
-        near_overhead: The same where the weights of a block stay in L1.
+        near_overhead: The same for blocks of few weights (``filters_rule.FEW_BYTES``).
         streamed: Multiply-adds of a vector in the time that one vector of weights takes from L3.
-        chains: Sums that must be in flight to keep the multipliers busy; a tile of fewer takes as long as one of that many.
+        chains: Sums that must be in flight to keep the multipliers busy; a tile of fewer takes as long as one of that many. 1 leaves
+            that out: with the tiles of AVX-512 and generic it was not seen to count.
     """
 
     name: str
@@ -81,7 +82,7 @@ ISAS: dict[str, Isa] = {
             inline_loop=True,
             vectors=(2, 1),
             efficiency=_AVX2,
-            near_overhead=0.1,
+            near_overhead=0.1,  # fitted to a dozen layers of VGG-16, ResNet-50 and C3D: there 4 pixels a tile were as fast as 6
             streamed=3.2,  # 63 GB/s and 102 GFLOP/s
             chains=8,
         ),

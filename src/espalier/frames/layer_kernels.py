@@ -17,7 +17,7 @@ from espalier.compiler.layouts import Map, Plain, lines, map_of
 from espalier.compiler.lowering.filters import Convolution, lowered
 from espalier.compiler.lowering.filters_rule import Choice, choose
 from espalier.compiler.lowering.places import access, stored
-from espalier.compiler.lowering.tiles import tiles_of
+from espalier.compiler.lowering.tiles import tile_cost, tiles_of
 from espalier.compiler.lowering.vectors import lowered_vector
 from espalier.frames.machine import machine_lock
 from espalier.frames.panels import Panel, Planes, lowered_panels
@@ -156,9 +156,9 @@ def choices(layer: Layer, isa: Isa, count: int) -> list[Choice]:
                 work[vectors, channels] = int(needed.sum()) * channels * vectors
     found = [rule(layer, isa)]
     for vectors, channels in [knobs for knobs, slots in work.items() if slots <= WASTE * min(work.values())]:
+        overhead, least = isa.tile_overhead * vectors, isa.least_pixels(vectors)
         tiles = tiles_of(result.size, isa.pixels(vectors))
-        load = isa.tile_overhead * vectors
-        costs = {tile: (tile.slots(result.size) * (1 + load / tile.pixels), abs(tile.rows - tile.columns)) for tile in tiles}
+        costs = {tile: (tile_cost(tile, result.size, overhead=overhead, least=least), abs(tile.rows - tile.columns)) for tile in tiles}
         found += [Choice(vectors, channels, tile) for tile in sorted(costs, key=costs.__getitem__)[:count]]
     return list(dict.fromkeys(found))
 

@@ -70,7 +70,7 @@ def asm(loop: "Loop", isa: Isa) -> list[str]:
         *before,
         "__asm__ volatile(",
         *(f'    "{line}\\n\\t"' for line in text),
-        '    : [entry] "+r"(entry), [w] "+r"(w), [n] "+r"(entries)',
+        '    : [entry] "+&r"(entry), [w] "+&r"(w), [n] "+&r"(entries)',
         f"    : {', '.join(operands)}",
         f'    : "rax", "cc", "memory", {clobbered});',
     ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from espalier.compiler.lowering.filters import Convolution
 
 RESIDENT_BYTES = 384 * 1024  # of weights that stay in L2 beside the tile's input
-L1_BYTES = 16 * 1024  # of a block's weights that stay in L1 beside the tile's input
+FEW_BYTES = 16 * 1024  # of a block's weights, up to which ``Isa.near_overhead`` holds
 OUTWEIGHING = 8  # bytes of weights for a byte of the map from which threads share out filters
 CHANNELS = (4, 3, 2, 1)  # gN
 WEIGHT_LOADS = 1.5  # cost of a tile of one vector beside its pixels, in pixels: blocks are compared by it
@@ -59,7 +59,7 @@ def choose(layer: "Convolution", isa: Isa, size: tuple[int, int, int], source: L
     for vectors, channels in block_shapes(layer, isa, source.line):
         needed = needed_entries(shape, layer.mask, block_filters=vectors * isa.lanes, group_channels=channels)
         entries, least = int(needed.sum()), isa.least_pixels(vectors)
-        near = entries / len(needed) * channels * vectors * isa.lanes * 4 <= L1_BYTES
+        near = entries / len(needed) * channels * vectors * isa.lanes * 4 <= FEW_BYTES
         overhead = vectors * (isa.near_overhead if near else isa.tile_overhead)
         tile = best_tile(size, isa.pixels(vectors), overhead=overhead, least=least, step=layer.side, share=share)
         a_tile = (max(tile.pixels, least) + WEIGHT_LOADS / vectors) / isa.efficiency[vectors, channels]

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,7 +18,7 @@ from espalier.compiler.lowering.filters_rule import WEIGHT_LOADS, Choice, block_
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.knobs import knobs_of
 from espalier.compiler.lowering.site import Site
-from espalier.compiler.lowering.tiles import Tile, tiles_of
+from espalier.compiler.lowering.tiles import Tile, tile_cost, tiles_of
 
 SCHEDULE: Mapping[str, Sequence[Any]] = {
     "by_filters": (False, True),
@@ -45,9 +44,10 @@ def first_choices(site: Site) -> list[dict[str, Any]]:
     for vectors, channels in block_shapes(layer, site.isa, source.line):
         filters = vectors * site.isa.lanes
         entries = int(needed_entries(tuple(layer.weight.shape), layer.mask, block_filters=filters, group_channels=channels).sum())
-        speed = site.isa.efficiency[vectors, channels]
+        speed, least = site.isa.efficiency[vectors, channels], site.isa.least_pixels(vectors)
         costs = {
-            tile: _slots(tile, size, vectors) * planes_of(layer, source.size[0], size[0], tile.planes).share
+            tile: tile_cost(tile, size, overhead=WEIGHT_LOADS / vectors, least=least)
+            * planes_of(layer, source.size[0], size[0], tile.planes).share
             for tile in tiles_of(size, site.isa.pixels(vectors), layer.side)
         }
         promising = sorted(costs, key=costs.__getitem__)[:MOST_OF_BLOCKS]
@@ -91,8 +91,3 @@ def _choice(knobs: Mapping[str, Any]) -> Choice:
     if choice.resident_bytes < 1:
         raise ValueError(f"resident_bytes={choice.resident_bytes} holds no weights")
     return choice
-
-
-def _slots(tile: Tile, size: tuple[int, int, int], vectors: int) -> float:
-    """Return the pixels computed, and what tiles cost beside them, in pixels."""
-    return tile.slots(size) + math.prod(tile.counts(size)) * WEIGHT_LOADS / vectors

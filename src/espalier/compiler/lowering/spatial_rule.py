@@ -16,6 +16,7 @@ from espalier.compiler.lowering.filters_planes import planes_of
 from espalier.compiler.lowering.filters_rule import choose
 from espalier.compiler.lowering.spatial_shape import GROUP_CHANNELS, Blocks, blocks_of, shape_of, takes
 
+ENTRY_SPEED = {4: 1.0, 3: 1.0, 2: 0.89, 1: 0.81}  # channels of an entry -> speed relative to the best (compiler spec, 2 and 8.2)
 LEAST_ROWS = 8  # of all planes together, below which threads have too few to share out
 
 
@@ -71,7 +72,7 @@ def spatial_blocks(layer: Convolution, source: Lines, result: Lines, isa: Isa) -
 def spatial_cost(layer: Convolution, result: Lines, isa: Isa, blocks: Blocks) -> float:
     """Return the cost of template S; arguments as of ``spatial_blocks``."""
     costs, shape = COSTS[isa.name], shape_of(layer, result, isa, blocks)
-    speed = costs.speed[blocks.filters] * isa.efficiency[2, blocks.channels] / max(isa.efficiency.values())
+    speed = costs.speed[blocks.filters] * ENTRY_SPEED[blocks.channels]
     all_rows = math.prod(result.size[:2])
     pixels = shape.computed(blocks.rows) * isa.lanes / blocks.rows * all_rows
     macs = pixels * _kept(layer, blocks.filters, blocks.channels) * blocks.filters * blocks.channels

@@ -49,6 +49,11 @@ def tiles_of(size: tuple[int, int, int], most_pixels: int, step: int = 1) -> Ite
                 yield Tile(rows, columns, planes)
 
 
+def tile_cost(tile: Tile, size: tuple[int, int, int], *, overhead: float, least: int = 1) -> float:
+    """Return what covering a map costs, in pixels: those computed and what tiles cost beside them; arguments as of ``best_tile``."""
+    return math.prod(tile.counts(size)) * (max(tile.pixels, least) + overhead)
+
+
 def best_tile(
     size: tuple[int, int, int],
     most_pixels: int,
@@ -72,6 +77,6 @@ def best_tile(
     """
 
     def cost(tile: Tile) -> float:
-        return math.prod(tile.counts(size)) * share(tile.planes) * (max(tile.pixels, least) + overhead)
+        return share(tile.planes) * tile_cost(tile, size, overhead=overhead, least=least)
 
     return min(tiles_of(size, most_pixels, step), key=lambda tile: (cost(tile), tile.planes, abs(tile.rows - tile.columns)))

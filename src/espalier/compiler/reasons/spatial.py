@@ -11,7 +11,7 @@ from espalier.compiler.layouts import LINE, lines
 from espalier.compiler.lowering.convolutions import conv_layer
 from espalier.compiler.lowering.kernel import Kernel
 from espalier.compiler.lowering.site import Site
-from espalier.compiler.lowering.spatial_rule import COSTS
+from espalier.compiler.lowering.spatial_rule import COSTS, ENTRY_SPEED
 from espalier.compiler.lowering.spatial_shape import Blocks, Shape, shape_of
 from espalier.compiler.reasons.layers import map_text, megabytes, on_threads, stored_sums
 from espalier.compiler.reasons.machine import BEST_SHARE, Machine, Reason
@@ -87,7 +87,7 @@ def _speed(site: Site, kernel: Kernel) -> float:
     """Return how fast blocks are, relative to the best of template F."""
     blocks = _shape(site, kernel).blocks
     speed = SPEEDS.get((site.isa.name, blocks.filters), COSTS[site.isa.name].speed[blocks.filters])
-    return speed * site.isa.efficiency[2, blocks.channels] / max(site.isa.efficiency.values())
+    return speed * ENTRY_SPEED[blocks.channels]
 
 
 def _shape(site: Site, kernel: Kernel) -> Shape:
