@@ -333,3 +333,27 @@ def test_what_is_not_a_number_comes_out_as_in_pytorch(last: nn.Module, isa: str)
     example[0, 3, 1, 2] = math.nan
     with compile_model(model, example, isa=isa) as compiled, torch.no_grad():
         assert torch.equal(compiled(example).isnan(), model(example).isnan())
+
+
+def test_the_processs_defaults_change_nothing(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), Scaled(), nn.Flatten(), nn.Linear(16 * 36, 5)).eval()
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        wanted = model(x)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with compile_model(model, x, cache=str(tmp_path)) as network:  # type: ignore[arg-type]  # a folder by its name
+            got = network(x)
+            with torch.device("meta"):
+                placed = network(x)
+    finally:
+        torch.set_default_dtype(usual)
+    assert (got.dtype, got.device.type) == (torch.float32, "cpu")
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(placed, got)
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 + 3

@@ -231,3 +231,25 @@ class Counting(nn.Module):
 def test_a_model_that_writes_when_it_is_called_is_refused(into_input: bool, named: str) -> None:
     with pytest.raises(ValueError, match=f"the model writes to {named} on every call"):
         read_model(Counting(into_input=into_input).eval(), torch.zeros(1, 3))
+
+
+class Attends(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.3)
+
+
+@pytest.mark.parametrize("model", [Calls(lambda x: F.dropout(x + 1, 0.5)), Attends()], ids=["dropout", "attention"])
+def test_what_draws_at_random_on_every_call_is_refused(model: nn.Module) -> None:
+    with pytest.raises(MissingOperatorsError, match="it draws at random"):
+        read_model(model, torch.randn(1, 2, 4, 8))
+
+
+def test_a_name_is_no_network() -> None:
+    with pytest.raises(ValueError, match=r"compile takes a network, an nn\.Module, not str"):
+        read_model("resnet18", torch.zeros(1, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning", "ignore:.torch.jit.trace:DeprecationWarning")
+def test_a_traced_network_asks_for_its_module() -> None:
+    with pytest.raises(ValueError, match="scripted or traced already"):
+        read_model(torch.jit.trace(nn.Linear(4, 2), torch.zeros(1, 4)), torch.zeros(1, 4))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
 from espalier.compiler.ceilings import ceilings, known_ceilings
+from espalier.compiler.defaults import float32_on_cpu
 from espalier.compiler.emission import Emitted, emitted
 from espalier.compiler.explaining import Explanation, explanation
 from espalier.compiler.front import read_model
@@ -242,6 +243,9 @@ def compile_model(
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and None, which refuses what cannot be compiled.")
     target, begun = replace(ISAS[isa] if isa else detect(), winograd=winograd), time.monotonic()
 
+    cache = None if cache is None else Path(cache)
+
+    @float32_on_cpu()
     def native(graph: Graph) -> CompiledNetwork:
         made, tuning = _lowered(graph, target, dense=dense), None
         if tune:
@@ -267,6 +271,7 @@ def lowered_model(
     return _lowered(read_model(model, example, frozen=frozen), isa, dense=dense)
 
 
+@float32_on_cpu()
 def _lowered(graph: Graph, isa: Isa, *, dense: bool) -> Program:
     check_one_sample(graph)
     if dense:

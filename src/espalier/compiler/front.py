@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from espalier.compiler.aten import BUILDERS
 from espalier.compiler.aten.building import Building, UnreadableError
+from espalier.compiler.defaults import float32_on_cpu
 from espalier.compiler.functional import functional
 from espalier.compiler.graph import Graph, Node
 from espalier.compiler.masks import Found, detected_mask, frozen_masks
@@ -46,11 +47,24 @@ def read_model(model: nn.Module, example: Tensor | tuple[Tensor, ...], *, frozen
         MissingOperatorsError: The model holds operators that the compiler lacks; the message lists them all.
         ValueError: The model cannot be exported, is not float32 on the CPU, or has weights outside their frozen sets.
     """
+    check_network(model)
     program = exported(model, *checked(example))
     reading = read_program(program)
     if reading.missing:
         raise MissingOperatorsError(type(model).__name__, [*reading.missing.values()], operators(program, model))
     return replace(reading.graph(None if frozen is None else frozen_masks(model, frozen)), tree=tree_of(program))
+
+
+def check_network(model: object) -> None:
+    """Refuse what is no network that can be exported.
+
+    Raises:
+        ValueError: It is no ``nn.Module``, or one that is scripted or traced already.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("the network is scripted or traced already; compile the nn.Module it was made of.")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"compile takes a network, an nn.Module, not {type(model).__name__}.")
 
 
 def tree_of(program: torch.export.ExportedProgram) -> TreeSpec | None:
@@ -75,6 +89,7 @@ def checked(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return examples
 
 
+@float32_on_cpu()
 def read_program(program: torch.export.ExportedProgram) -> "Reading":
     """Return what can be read of a program, made functional, its operators whole; what cannot is in ``missing``.
 

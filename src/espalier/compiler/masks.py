@@ -35,7 +35,10 @@ def frozen_masks(model: nn.Module, frozen: Assignment) -> dict[str, Found]:
     for target, held in sets.items():
         kept = held.kept(target)
         if kept.shape != weights[target].shape:
-            raise ValueError(f"the mask of {target} is {tuple(kept.shape)}, the weight {tuple(weights[target].shape)}; use its own model.")
+            raise ValueError(
+                f"the mask of {target} is {tuple(kept.shape)}, the weight {tuple(weights[target].shape)}; "
+                "use its own model, or leave out with skip= when pruning what is replaced later."
+            )
         if outside := int(((weights[target] != 0) & ~kept.to(weights[target].device)).sum()):
             wrong.append(f"{target} has {outside} of {kept.numel()}")
         mask = masks.setdefault(target.parameter, torch.ones_like(model.get_parameter(target.parameter), dtype=torch.bool))

@@ -32,7 +32,8 @@ def attention(
     grouped: bool = False,
 ) -> Node:
     """Read attention as ``softmax(scale q k^T + mask) v``."""
-    del dropout  # none in evaluation mode
+    if dropout:
+        raise UnreadableError(f"it draws at random (dropout_p={dropout:g})")
     if grouped:
         raise UnreadableError("its queries share keys (enable_gqa)")
     q, k = build.node(query), build.node(key)

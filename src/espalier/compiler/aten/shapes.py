@@ -12,8 +12,16 @@ from espalier.compiler.graph import Node
 
 
 def same(build: Building, x: Value, *settings: Any) -> Value:
-    """Read what changes nothing in evaluation mode: dropout, copies, memory formats."""
+    """Read what changes nothing: copies, memory formats."""
     del build, settings
+    return x
+
+
+def dropout(build: Building, x: Value, rate: float, train: bool) -> Value:
+    """Read a dropout of evaluation mode, which changes nothing."""
+    del build
+    if train and rate:
+        raise UnreadableError("it draws at random (training=True)")
     return x
 
 
@@ -209,8 +217,18 @@ def pixel_shuffle(build: Building, x: Node, factor: int) -> Node:
 
 
 SAME = [
-    *("dropout.default", "feature_dropout.default", "alpha_dropout.default", "contiguous.default", "clone.default", "alias.default"),
-    *("detach.default", "lift_fresh_copy.default", "_to_copy.default", "to.dtype", "to.device", "to.dtype_layout", "to.other"),
+    *(
+        "contiguous.default",
+        "clone.default",
+        "alias.default",
+        "detach.default",
+        "lift_fresh_copy.default",
+        "_to_copy.default",
+        "to.dtype",
+        "to.device",
+        "to.dtype_layout",
+        "to.other",
+    ),
     "type_as.default",
 ]
 VIEWS = [
@@ -219,6 +237,7 @@ VIEWS = [
 ]
 SHAPES: dict[str, Callable[..., Result]] = {
     **{f"aten.{name}": same for name in SAME},
+    **{f"aten.{name}.default": dropout for name in ("dropout", "feature_dropout", "alpha_dropout")},
     **{f"aten.{name}": reshape for name in VIEWS},
     "aten.permute.default": permute,
     "aten.transpose.int": transpose,

@@ -52,7 +52,10 @@ def taken(inputs: Sequence[Any], ports: Sequence[Port]) -> list[Placed]:
 
 def new(ports: Sequence[Port], *, tensors: bool) -> list[Placed]:
     """Return fresh outputs."""
-    return [placed(torch.empty(port.shape) if tensors else np.empty(port.shape, np.float32)) for port in ports]
+    return [
+        placed(torch.empty(port.shape, dtype=torch.float32, device="cpu") if tensors else np.empty(port.shape, np.float32))
+        for port in ports
+    ]
 
 
 def written(outputs: Sequence[Any], ports: Sequence[Port], inputs: Sequence[Placed]) -> list[Placed]:
