@@ -22,7 +22,7 @@ from espalier.compiler.compiling import FALLBACKS
 from espalier.compiler.runtime.exporting import SPARSE
 from espalier.compiler.runtime.toolchain import compiler as c_compiler
 from espalier.devices import check_threads, cpu
-from espalier.frames.contending import Contestant, contend, explained
+from espalier.frames.contending import Contestant, check_effort, contend, explained
 from espalier.frames.engines import TOLERANCES, Engine, Native, Ours, Run, Unable, named
 from espalier.frames.engines.engine import affinity_kept, stdout_held
 from espalier.frames.machine import machine_lock
@@ -85,6 +85,7 @@ def bench(
         ValueError: A name is unknown, a rate out of reach, threads exceed the cores, or arguments do not go together.
     """
     _check(num_threads, precision)
+    check_effort(num_runs, budget_s)
     if fallback not in FALLBACKS:
         raise ValueError(f"fallback={fallback} is not known; there is {FALLBACKS[1]}, and none, which refuses what cannot be compiled.")
     chosen = named(engines)

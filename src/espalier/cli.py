@@ -316,7 +316,8 @@ def bench(
         list[str],
         typer.Argument(
             metavar="WORD...",
-            help="model=, rate=, constraint=, group=, threads=, engines=, tune=, explain=, fallback=, runs=, input=; a run; a file.",
+            help="model=, rate=, constraint=, group=, threads=, engines=, tune=, explain=, fallback=, runs=, budget_s=, seed=, precision=, "
+            "input=; a run; a file.",
             autocompletion=complete_bench,
         ),
     ],

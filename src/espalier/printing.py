@@ -43,7 +43,10 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("stopped; finished runs are kept, and the same command goes on from the last epoch.", soft_wrap=True)
+        errors.print(
+            "stopped; what was finished is kept. The same command goes on: a run from its last epoch, a timing from its start.",
+            soft_wrap=True,
+        )
         sys.exit(130)
 
 

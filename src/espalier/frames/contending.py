@@ -116,6 +116,18 @@ class Contention:
         return self.fork_join_ns is not None and moved(*self.fork_join_ns)
 
 
+def check_effort(num_runs: int, budget_s: float) -> None:
+    """Refuse too few passes or no time.
+
+    Raises:
+        ValueError: ``num_runs`` is below 10, or the budget is not above 0.
+    """
+    if num_runs < MIN_ROUNDS:
+        raise ValueError(f"runs={num_runs}: percentiles need {MIN_ROUNDS} runs or more.")
+    if not budget_s > 0:
+        raise ValueError(f"budget_s={budget_s:g}: a contest needs time, such as budget_s=60.")
+
+
 def contend(
     contestants: Mapping[str, Contestant],
     inputs: Sequence[Tensor],
@@ -142,8 +154,7 @@ def contend(
     Raises:
         ValueError: ``num_runs`` is below 10, or the budget is not above 0.
     """
-    if num_runs < MIN_ROUNDS or not budget_s > 0:
-        raise ValueError(f"runs={num_runs}, budget_s={budget_s:g}: percentiles need {MIN_ROUNDS} runs or more, and time above 0.")
+    check_effort(num_runs, budget_s)
     with machine_lock(), threads(num_threads):
         outcomes = {name: checked(one, inputs, wanted if one.wanted is None else one.wanted) for name, one in contestants.items()}
         right = {name: contestants[name].run for name, outcome in outcomes.items() if outcome.status == "ok"}
