@@ -49,7 +49,7 @@ picture: report
 test: env
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not gpu"
 
-# The quick ones cover 98 % of the lines; the slow ones go without the tracer. Those that compare times have the machine to themselves.
+# Coverage is that of the quick ones; the tracer would only slow the others. Those that compare times have the machine to themselves.
 test-all: env
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow and not gpu" \
 	  --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -217,19 +217,8 @@ def pixel_shuffle(build: Building, x: Node, factor: int) -> Node:
 
 
 SAME = [
-    *(
-        "contiguous.default",
-        "clone.default",
-        "alias.default",
-        "detach.default",
-        "lift_fresh_copy.default",
-        "_to_copy.default",
-        "to.dtype",
-        "to.device",
-        "to.dtype_layout",
-        "to.other",
-    ),
-    "type_as.default",
+    *("contiguous.default", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default", "type_as.default"),
+    *("_to_copy.default", "to.dtype", "to.device", "to.dtype_layout", "to.other"),
 ]
 VIEWS = [
     *("view.default", "reshape.default", "_unsafe_view.default", "view_as.default", "reshape_as.default", "flatten.using_ints"),
