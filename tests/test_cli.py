@@ -290,7 +290,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("espalier.running.run_overrides", stopped)
     done = runner.invoke(cli.app, ["run", LENET5, "row=dense"])
     assert done.exit_code == 130
-    assert "the same command goes on from the last epoch" in done.stderr
+    assert "what was finished is kept. The same command goes on" in done.stderr
 
 
 def test_a_report_wants_a_folder(tmp_path: Path) -> None:
