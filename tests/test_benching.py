@@ -338,6 +338,7 @@ def test_an_entry_of_what_raised_holds_no_times() -> None:
         ([*WORDS, "threads=3"], "threads=3: this process may use 2 cores; give 1 to 2"),
         ([*WORDS, "threads=0"], "threads=0: this process may use 2 cores"),
         ([*WORDS, "threads=two"], "threads=two is no whole number"),
+        ([*WORDS, "seed=99999999999999999999"], "seed=99999999999999999999 is too large; write seed=0, or another up to"),
         ([*WORDS, "precision=bf16"], "precision=bf16: engines are compared at fp32; .*openvino-default-precision"),
         ([*WORDS, "constraint=binary"], "constraint=binary keeps no groups"),
         ([*WORDS, "thread=2"], "thread= is no word of bench; nearest: threads="),

@@ -18,6 +18,7 @@ from espalier.workload import TALKATIVE, TORCH, exported, workload
 
 
 def test_lenet5_counts() -> None:
+    torch.manual_seed(0)  # a weight in 2**24 starts at zero
     counts = workload(LeNet5(width=1.0, num_classes=10, in_channels=1, batch_norm=False), torch.zeros(1, 1, 28, 28))
     assert counts.weights == counts.weights_nonzero == 430_500
     assert counts.parameters == 430_500 + 20 + 50 + 500 + 10
@@ -97,6 +98,21 @@ class Reshaping(nn.Module):
         return x.view(7, 7)
 
 
+class Asserting(nn.Module):
+    """The same, with a word of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.numel() == 49, f"49 values, not {x.numel()}"
+        return x.view(7, 7)
+
+
+class Untraceable(nn.Module):
+    """Leaves torch on the way."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(x.numpy().shape) + x
+
+
 class Talking(nn.Module):
     """Says something on stderr while it is followed."""
 
@@ -146,14 +162,24 @@ def test_a_branch_that_depends_on_values_is_one_message_with_its_line_and_the_wa
 
 
 def test_other_refusals_name_the_line_too() -> None:
-    with pytest.raises(ValueError, match=r"cannot follow Reshaping at .*_workload\.py:\d+ \(return x\.view\(7, 7\)\): shape '\[7, 7\]'"):
-        exported(Reshaping(), torch.zeros(1, 4))
+    said = r"cannot follow Untraceable at .*_workload\.py:\d+ \(return torch\.zeros\(x\.numpy\(\)"
+    with pytest.raises(ValueError, match=said):
+        exported(Untraceable(), torch.zeros(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(Reshaping(), r"at .*_workload\.py:\d+ \(return x\.view\(7, 7\)\): shape '\[7, 7\]'"), (Asserting(), "at .*: 49 values, not 4")],
+)
+def test_an_example_that_the_model_does_not_take_is_not_blamed_on_export(model: nn.Module, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"{type(model).__name__} does not run on an example of 1x4 {reason}.*Give one of a shape"):
+        exported(model, torch.zeros(1, 4))
 
 
 @pytest.mark.parametrize("library", ["torchvision", "torchmetrics", "torchgen"])
 def test_a_line_of_a_library_whose_name_begins_with_torch_is_named(library: str) -> None:
     path = TORCH.parent / library / "flat.py"
-    with pytest.raises(ValueError, match=rf"cannot follow Calling at {re.escape(str(path))}:2 "):
+    with pytest.raises(ValueError, match=rf"Calling does not run on an example of 1x4 at {re.escape(str(path))}:2 "):
         exported(Calling(path), torch.zeros(1, 4))
 
 

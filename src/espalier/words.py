@@ -8,6 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from espalier.devices import num_cores
 
+LARGEST = 2**63 - 1  # of whole numbers: what a generator takes as a seed
+
 
 def value_of(overrides: Sequence[str], key: str) -> str | None:
     """Return what follows ``key=``; None where the key is not given.
@@ -30,6 +32,8 @@ def whole(overrides: Sequence[str], key: str, default: int) -> int:
     text = value_of(overrides, key)
     if text is not None and not re.fullmatch(r"\d+", text):
         raise ValueError(f"{key}={text} is no whole number; write {key}={default}, or another from 0 on.")
+    if text is not None and int(text) > LARGEST:
+        raise ValueError(f"{key}={text} is too large; write {key}={default}, or another up to {LARGEST}.")
     return default if text is None else int(text)
 
 

@@ -10,7 +10,7 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 TORCH = Path(torch.__file__).parent
+REFUSALS = (torch._dynamo.exc.TorchDynamoException, RuntimeError, AssertionError)  # what a failed export raises; the last is the model's
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
@@ -108,8 +109,8 @@ def exported(model: nn.Module, *examples: Tensor) -> torch.export.ExportedProgra
         with torch.no_grad(), warnings.catch_warnings(), _quiet_where_it_fails():
             warnings.filterwarnings("ignore", "The tensor attribute")  # caches that a model fills as it runs: they change no result
             return torch.export.export(model, examples)
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
-        raise ValueError(_refusal(model, error)) from error
+    except REFUSALS as error:
+        raise ValueError(_refusal(model, examples, error)) from error
     finally:
         for module, training in modes.items():
             module.training = training
@@ -129,7 +130,7 @@ def _quiet_where_it_fails() -> Iterator[None]:
     try:
         with redirect_stderr(held):
             yield
-    except (torch._dynamo.exc.TorchDynamoException, RuntimeError):
+    except REFUSALS:
         held = io.StringIO()
         raise
     finally:
@@ -138,8 +139,8 @@ def _quiet_where_it_fails() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _refusal(model: nn.Module, error: Exception) -> str:
-    """Return what a failed export tells a user: the model, the line of its code, the reason, and the way out where there is one."""
+def _refusal(model: nn.Module, examples: Sequence[Tensor], error: Exception) -> str:
+    """Return what a failed export tells a user: whose fault, the line of the model's code, the reason, and the way out if there is one."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
     place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     if "pytree" in str(error):
@@ -150,7 +151,20 @@ def _refusal(model: nn.Module, error: Exception) -> str:
         if "data-dependent" in reason
         else ""
     )
+    if not _runs(model, examples):
+        shapes = " and ".join("x".join(map(str, example.shape)) for example in examples)
+        return f"{type(model).__name__} does not run on an example of {shapes}{place}: {reason}. Give one of a shape that it takes."
     return f"torch.export cannot follow {type(model).__name__}{place}: {reason}.{way_out}"
+
+
+def _runs(model: nn.Module, examples: Sequence[Tensor]) -> bool:
+    """Return whether a model, as it is, computes anything from its examples."""
+    try:
+        with torch.no_grad(), redirect_stderr(io.StringIO()):  # it has spoken once
+            model(*examples)
+    except Exception:  # noqa: BLE001  whatever the model's own code raises
+        return False
+    return True
 
 
 def _is_machinery(path: Path) -> bool:

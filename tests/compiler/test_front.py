@@ -59,6 +59,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "views": lambda x: x.flatten(1).view(1, 8, 28).transpose(1, 2).unflatten(1, (7, 4)).permute(0, 2, 3, 1).squeeze(0).contiguous(),
     "roll": lambda x: x.roll((2, -3), (2, 3)),
     "in place": lambda x: _written(x.clone()),
+    "slices written": lambda x: _assigned(x.clone()),
     "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
     "pools": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True) + F.avg_pool2d(x, 3, 2, 1),
     "ceiled pools": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True)[:, :, :4, :4] + F.avg_pool2d(x, 2, 2, ceil_mode=True),
@@ -89,6 +90,14 @@ def _written(x: Tensor) -> Tensor:
     view.relu_().add_(1.0)
     x[:, :, 2] = 0.5
     return x.mul_(2.0)
+
+
+def _assigned(x: Tensor) -> Tensor:
+    x[:, 0] -= 3.0
+    x[:, 1, 2:4] = x[:, 2, :2]
+    x[:, 3, :, 1:3] = x.mean()
+    x[:, :2, 0].copy_(x[:, 2:, 1])
+    return x * 2.0
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's own way to do it, in eager mode

@@ -197,6 +197,12 @@ def filled_to(build: Building, x: Value, size: Sequence[int], value: float, *set
     return filled(build, x, value, *settings)
 
 
+def copied(build: Building, x: Value, source: Value, *settings: Any) -> Node:
+    """Read a tensor that takes only its shape from ``x``, and its values from ``source``: what writes to a whole slice become."""
+    del x, settings
+    return expand(build, source)
+
+
 def zeros(build: Building, x: Value, *settings: Any) -> Tensor:
     """Read a tensor of zeros."""
     return filled(build, x, 0.0, *settings)
@@ -249,7 +255,9 @@ SHAPES: dict[str, Callable[..., Result]] = {
     "aten.roll.default": roll,
     "aten.slice_scatter.default": put,
     "aten.select_scatter.default": put_entry,
+    "aten.copy.default": copied,
     "aten.fill.Scalar": filled,
+    "aten.fill.Tensor": copied,
     "aten.full_like.default": filled,
     "aten.new_full.default": filled_to,
     "aten.zeros_like.default": zeros,
