@@ -110,6 +110,7 @@ def test_bad_words_name_the_way_out(store_folder: Path, words: Sequence[str], me
         (["seed=glob(*)"], "matches none"),
         (["row=dense", "row=admm-70x"], "row= is given 2 times"),
         (["seed=x"], "seed=x is no seed"),
+        (["seed=0,4294967296"], "seed=4294967296 is too large; the largest seed is 4294967295"),
         (["dry_run=yes"], "dry_run=yes is neither true nor false"),
         (["row=dense", "seed=0,1", "dry_run=true", "-m"], "dry_run=true shows rows one by one .*leave out -m"),
         (["row=admm-70x", "constraint=filte"], r"Nearest of constraint=: filter"),

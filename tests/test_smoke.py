@@ -18,7 +18,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # tables have up to 68 rows
+@pytest.mark.timeout(1800)  # some tables have dozens of rows
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_runs_at_smoke(shared_store: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("ESPALIER_STORE", str(shared_store))

@@ -98,6 +98,27 @@ class Reshaping(nn.Module):
         return x.view(7, 7)
 
 
+class Counting(nn.Module):
+    """Notes each call, writes to its input, draws at random, and then takes no such shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        x += torch.rand_like(x)
+        return x.view(7, 7)
+
+
+class Hoping(nn.Module):
+    """Refuses values, not shapes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.sum() > 0, "an empty image"
+        return x
+
+
 class Asserting(nn.Module):
     """The same, with a word of its own."""
 
@@ -172,14 +193,31 @@ def test_other_refusals_name_the_line_too() -> None:
     [(Reshaping(), r"at .*_workload\.py:\d+ \(return x\.view\(7, 7\)\): shape '\[7, 7\]'"), (Asserting(), "at .*: 49 values, not 4")],
 )
 def test_an_example_that_the_model_does_not_take_is_not_blamed_on_export(model: nn.Module, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"{type(model).__name__} does not run on an example of 1x4 {reason}.*Give one of a shape"):
+    with pytest.raises(
+        ValueError, match=rf"an example of 1x4 does not go through {type(model).__name__} {reason}.*Give one that the model takes"
+    ):
         exported(model, torch.zeros(1, 4))
+
+
+def test_what_is_refused_for_its_values_is_not_told_to_change_its_shape() -> None:
+    with pytest.raises(ValueError, match=r"cannot follow Hoping .* must not hang on values") as refused:
+        exported(Hoping(), torch.zeros(1, 4))
+    assert "does not go through" not in str(refused.value)
+
+
+def test_a_model_that_is_refused_and_its_example_are_as_they_were() -> None:
+    model, example, state = Counting(), torch.zeros(1, 4), torch.random.get_rng_state()
+    with pytest.raises(ValueError, match="an example of 1x4 does not go through Counting"):
+        exported(model, example)
+    assert model.calls == 0
+    assert not example.any()
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("library", ["torchvision", "torchmetrics", "torchgen"])
 def test_a_line_of_a_library_whose_name_begins_with_torch_is_named(library: str) -> None:
     path = TORCH.parent / library / "flat.py"
-    with pytest.raises(ValueError, match=rf"Calling does not run on an example of 1x4 at {re.escape(str(path))}:2 "):
+    with pytest.raises(ValueError, match=rf"1x4 does not go through Calling at {re.escape(str(path))}:2 "):
         exported(Calling(path), torch.zeros(1, 4))
 
 

@@ -31,7 +31,7 @@ from espalier.interface import frozen
 from espalier.progress import progress_bar
 from espalier.record import Store
 from espalier.subjects import Subject, own_subject, random_subject, run_subject
-from espalier.words import sizes, truth, value_of, whole
+from espalier.words import seed_in, sizes, truth, value_of, whole
 
 PRECISION, CONSTRAINT = "fp32", "block_punched"
 EXPLAINED_RUNS = 20  # over which each kernel is timed
@@ -205,7 +205,7 @@ def bench_words(words: Sequence[str], *, chart: Path | None = None, console: Con
         tune=truth(words, "tune"),
         explain=truth(words, "explain"),
         fallback=given["fallback"],
-        seed=whole(words, "seed", 0),
+        seed=seed_in(words),
         num_runs=whole(words, "runs", 100),
         budget_s=60.0 if budget_s is None else budget_s,
         console=console,

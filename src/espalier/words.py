@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from espalier.devices import num_cores
 
-LARGEST = 2**63 - 1  # of whole numbers: what a generator takes as a seed
+LARGEST_SEED = 2**32 - 1  # what is seeded by a run's seed and its epoch stays within 64 bits
 
 
 def value_of(overrides: Sequence[str], key: str) -> str | None:
@@ -32,8 +32,6 @@ def whole(overrides: Sequence[str], key: str, default: int) -> int:
     text = value_of(overrides, key)
     if text is not None and not re.fullmatch(r"\d+", text):
         raise ValueError(f"{key}={text} is no whole number; write {key}={default}, or another from 0 on.")
-    if text is not None and int(text) > LARGEST:
-        raise ValueError(f"{key}={text} is too large; write {key}={default}, or another up to {LARGEST}.")
     return default if text is None else int(text)
 
 
@@ -53,12 +51,27 @@ def seeds_in(overrides: Sequence[str]) -> list[int] | None:
     """Return what ``seed=0,1`` names; None where it is not given.
 
     Raises:
-        ValueError: It is no list of whole numbers.
+        ValueError: It is no list of whole numbers, or holds one above ``LARGEST_SEED``.
     """
     chosen = choices(overrides, "seed", [])
-    if wrong := [seed for seed in chosen or [] if not re.fullmatch(r"\d+", seed)]:
-        raise ValueError(f"seed={wrong[0]} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
+    for seed in chosen or []:
+        if not re.fullmatch(r"\d+", seed):
+            raise ValueError(f"seed={seed} is no seed; seeds are whole numbers from 0 on, such as seed=0,1,2.")
+        if int(seed) > LARGEST_SEED:
+            raise ValueError(f"seed={seed} is too large; the largest seed is {LARGEST_SEED}.")
     return None if chosen is None else list(map(int, chosen))
+
+
+def seed_in(overrides: Sequence[str]) -> int:
+    """Return the one seed that ``seed=3`` names, 0 where it is not given.
+
+    Raises:
+        ValueError: As ``seeds_in``; or it names several.
+    """
+    seeds = seeds_in(overrides) or [0]
+    if len(seeds) > 1:
+        raise ValueError(f"seed={','.join(map(str, seeds))}: this takes one seed, such as seed={seeds[0]}.")
+    return seeds[0]
 
 
 def choices(overrides: Sequence[str], key: str, options: Sequence[str]) -> list[str] | None:

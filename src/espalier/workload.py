@@ -11,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,11 @@ import torch
 from torch import Tensor, nn
 
 TORCH = Path(torch.__file__).parent
-REFUSALS = (torch._dynamo.exc.TorchDynamoException, RuntimeError, AssertionError)  # what a failed export raises; the last is the model's
+REFUSALS = (
+    torch._dynamo.exc.TorchDynamoException,
+    RuntimeError,
+    AssertionError,
+)  # what a failed export raises
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
@@ -141,30 +145,39 @@ def _quiet_where_it_fails() -> Iterator[None]:
 
 def _refusal(model: nn.Module, examples: Sequence[Tensor], error: Exception) -> str:
     """Return what a failed export tells a user: whose fault, the line of the model's code, the reason, and the way out if there is one."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
-    place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     if "pytree" in str(error):
         return f"{type(model).__name__} gives or takes an object that torch.export does not know; return tuples, lists or dicts of tensors."
+    if "data-dependent" in str(error):
+        way_out = " What is computed must not hang on values: compute both branches and choose by torch.where, or take the branch out."
+        return f"torch.export cannot follow {_reason(model, error)}{way_out}"
+    if (failure := _failure(model, examples)) is not None:
+        shapes = " and ".join("x".join(map(str, example.shape)) or "no axes" for example in examples)
+        return f"an example of {shapes} does not go through {_reason(model, failure)} Give one that the model takes."
+    return f"torch.export cannot follow {_reason(model, error)}"
+
+
+def _reason(model: nn.Module, error: Exception) -> str:
+    """Return a model's name, the line of its code at which it failed, and why."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(Path(frame.filename))]
+    place = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     reason = (str(error).splitlines() or [type(error).__name__])[0].partition("  (Size-like")[0].rstrip(".")
-    way_out = (
-        " What is computed must not hang on values: compute both branches and choose by torch.where, or take the branch out."
-        if "data-dependent" in reason
-        else ""
-    )
-    if not _runs(model, examples):
-        shapes = " and ".join("x".join(map(str, example.shape)) for example in examples)
-        return f"{type(model).__name__} does not run on an example of {shapes}{place}: {reason}. Give one of a shape that it takes."
-    return f"torch.export cannot follow {type(model).__name__}{place}: {reason}.{way_out}"
+    return f"{type(model).__name__}{place}: {reason}."
 
 
-def _runs(model: nn.Module, examples: Sequence[Tensor]) -> bool:
-    """Return whether a model, as it is, computes anything from its examples."""
-    try:
-        with torch.no_grad(), redirect_stderr(io.StringIO()):  # it has spoken once
-            model(*examples)
-    except Exception:  # noqa: BLE001  whatever the model's own code raises
-        return False
-    return True
+def _failure(model: nn.Module, examples: Sequence[Tensor]) -> Exception | None:
+    """Return what a model raises when it is called without export, None if nothing; it and what it was given are left as they were."""
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    said = io.StringIO()  # once more
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings(), redirect_stdout(said), redirect_stderr(said):
+        warnings.simplefilter("ignore")
+        try:
+            model(*(example.clone() for example in examples))
+        except Exception as error:  # noqa: BLE001  whatever the model's code raises is its answer
+            return error
+        finally:
+            for buffer, before in buffers.items():
+                buffer.copy_(before)
+    return None
 
 
 def _is_machinery(path: Path) -> bool:

@@ -60,6 +60,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "roll": lambda x: x.roll((2, -3), (2, 3)),
     "in place": lambda x: _written(x.clone()),
     "slices written": lambda x: _assigned(x.clone()),
+    "slices that hold nothing": lambda x: _assigned_nothing(x.clone()),
+    "written from other types": lambda x: _assigned_others(x.clone()),
     "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
     "pools": lambda x: F.max_pool2d(x, 2, 2, ceil_mode=True) + F.avg_pool2d(x, 3, 2, 1),
     "ceiled pools": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True)[:, :, :4, :4] + F.avg_pool2d(x, 2, 2, ceil_mode=True),
@@ -90,6 +92,23 @@ def _written(x: Tensor) -> Tensor:
     view.relu_().add_(1.0)
     x[:, :, 2] = 0.5
     return x.mul_(2.0)
+
+
+def _assigned_nothing(x: Tensor) -> Tensor:
+    x[:, 3:2] = x.mean()
+    x[:, :, 3:-4] = x[:, :, 3:-4]
+    x[:, 3:2] = 1.0
+    return x
+
+
+def _assigned_others(x: Tensor) -> Tensor:
+    x[:, 0] = torch.tensor([True, False] * 4)
+    x[:, 1, 0].copy_(torch.full((8,), 2**62))
+    x[:, 1, 1].fill_(torch.tensor(True))
+    x[:, 2] = torch.linspace(0, 1, 8).half()
+    x[:, 3, 1].zero_()
+    halves = x.clone().copy_(torch.linspace(0, 1, 8).half())
+    return x + x + halves.sigmoid() * x.new_zeros(8).copy_(torch.arange(8) % 2 == 0)
 
 
 def _assigned(x: Tensor) -> Tensor:

@@ -172,6 +172,7 @@ def put(build: Building, x: Value, part: Value, axis: int = 0, start: int | None
     axis = axis_of(axis, len(x.shape))
     size = x.shape[axis]
     first, last, _ = slice(start, None if stop == sys.maxsize else stop).indices(size)
+    last = max(first, last)
     around = [cut(build, x, axis, 0, first)] if first else []
     behind = [cut(build, x, axis, last, size)] if last < size else []
     return concat(build, [*around, part, *behind], axis)
@@ -198,9 +199,9 @@ def filled_to(build: Building, x: Value, size: Sequence[int], value: float, *set
 
 
 def copied(build: Building, x: Value, source: Value, *settings: Any) -> Node:
-    """Read a tensor that takes only its shape from ``x``, and its values from ``source``: what writes to a whole slice become."""
+    """Read a tensor that takes its shape and type from ``x``, and its values from ``source``: what writes to all of a slice become."""
     del x, settings
-    return expand(build, source)
+    return expand(build, source.to(torch.float32) if isinstance(source, Tensor) else source)
 
 
 def zeros(build: Building, x: Value, *settings: Any) -> Tensor:
@@ -260,6 +261,7 @@ SHAPES: dict[str, Callable[..., Result]] = {
     "aten.fill.Tensor": copied,
     "aten.full_like.default": filled,
     "aten.new_full.default": filled_to,
+    "aten.zero.default": zeros,
     "aten.zeros_like.default": zeros,
     "aten.new_zeros.default": zeros,
     "aten.ones_like.default": ones,
