@@ -386,6 +386,9 @@ def test_words_are_completed() -> None:
     assert "constraint=block_punched" in completion.complete_bench("constraint=block_p")
 
 
-def test_a_chart_that_cannot_be_written_is_refused_before_anything_is_timed() -> None:
+def test_a_chart_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write 'times.bmp': the ending says the format, one of .pdf, .svg, .png"):
         runner.invoke(cli.app, ["bench", *WORDS, "rate=none", "--to", "times.bmp"], catch_exceptions=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write .*times\.pdf: .*file is no folder that can be written"):
+        runner.invoke(cli.app, ["bench", *WORDS, "rate=none", "--to", str(tmp_path / "file" / "times.pdf")], catch_exceptions=False)

@@ -291,6 +291,10 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     done = runner.invoke(cli.app, ["run", LENET5, "row=dense"])
     assert done.exit_code == 130
     assert "what was finished is kept. The same command goes on" in done.stderr
+    assert done.stdout == ""
+    answered = runner.invoke(cli.app, ["run", LENET5, "row=dense", "--json"])
+    assert answered.exit_code == 130
+    assert json.loads(answered.stdout)["error"].startswith("stopped; what was finished is kept")
 
 
 def test_a_report_wants_a_folder(tmp_path: Path) -> None:

@@ -69,6 +69,22 @@ def test_what_is_no_record_is_refused(run: Record, tmp_path: Path) -> None:
         espalier.import_measurement(printed(path), "p/t/dens/smoke")
 
 
+@pytest.mark.parametrize(
+    ("figures", "reason"),
+    [
+        ({"latency_ms_p50": -3.0}, "its percentiles are 1.0, -3.0, 1.3 ms"),
+        ({"latency_ms_p50": 9.0}, "its percentiles are 1.0, 9.0, 1.3 ms"),
+        ({"latency_ms_p10": 0.0}, "its percentiles are 0.0, 1.1, 1.3 ms"),
+        ({"max_rel_error": 7.0}, "its outputs are off by 7, of 0.0001 that are allowed"),
+    ],
+)
+def test_figures_that_no_clock_gave_are_refused(run: Record, tmp_path: Path, figures: dict[str, float], reason: str) -> None:
+    path = printed(tmp_path / "record.json")
+    printed(path, metrics={**json.loads(path.read_text())["metrics"], **figures})
+    with pytest.raises(ValueError, match=f"cannot be what a clock said: {reason}"):
+        espalier.import_measurement(path, run)
+
+
 def test_the_shell_files_it(run: Record, tmp_path: Path) -> None:
     path = printed(tmp_path / "record.json")
     words = [sys.executable, "-m", "espalier.cli", "measure", "--import", str(path)]

@@ -36,6 +36,11 @@ def test_prune_returns_a_copy_with_the_asked_rate() -> None:
     assert espalier.frozen(model) is None
 
 
+def test_one_word_is_no_list_of_layers_to_skip() -> None:
+    with pytest.raises(ValueError, match=r"skip='fc' is one word; write skip=\('fc',\)"):
+        espalier.prune(nn.Linear(4, 4), constraint="filter", rate=2, skip="fc")
+
+
 def test_an_own_structure_prunes_too() -> None:
     pairs = espalier.Structure("filter_pair", "(i f) ... -> i (f ...)", {"f": 2}, "test")
     pruned = espalier.prune(network(), constraint=pairs, rate=4, skip=("4",))

@@ -1,4 +1,4 @@
-"""What ``espalier.compile`` says of a model that is in training mode."""
+"""What ``espalier.compile`` says of a model that is in training mode, and of what is none."""
 
 import logging
 from pathlib import Path
@@ -81,3 +81,8 @@ def test_dropout_behind_the_only_recurrent_layer_is_none(monkeypatch: pytest.Mon
     with caplog.at_level(logging.WARNING):
         espalier.compile(nn.LSTM(4, 4, dropout=0.1), torch.zeros(1, 4))
     assert caplog.messages == []
+
+
+def test_what_is_no_network_is_refused_by_its_kind() -> None:
+    with pytest.raises(ValueError, match=r"compile takes a network, an nn\.Module, not str"):
+        espalier.compile("resnet18", torch.zeros(1, 3, 8, 8))  # type: ignore[arg-type]

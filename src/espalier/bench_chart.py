@@ -1,5 +1,6 @@
 """A benchmark as a chart: one bar an engine, from its median, with a line from p10 to p90."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,27 @@ def chart(found: Bench, to: Path) -> Path:
         to: File to write; its ending says the format.
 
     Raises:
-        ValueError: The ending is no format, or no engine was timed.
+        ValueError: As ``check_chart``; or no engine was timed.
         OSError: The file cannot be written.
     """
-    check_format(to)
+    check_chart(to)
     figure = drawn(found)
     with replacing(to) as temporary:
         figure.savefig(temporary, format=to.suffix[1:], dpi=300)
     return to
 
 
-def check_format(to: Path) -> None:
-    """Check that a file's ending says a format; raises ``ValueError`` where it does not."""
+def check_chart(to: Path) -> None:
+    """Check that a file can be drawn to.
+
+    Raises:
+        ValueError: Its ending is no format, or there is no folder for it that can be written.
+    """
     if to.suffix not in FORMATS:
         raise ValueError(f"cannot write '{to.name}': the ending says the format, one of {', '.join(FORMATS)}.")
+    folder = next(parent for parent in to.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"cannot write {to}: {folder} is no folder that can be written; name a file elsewhere.")
 
 
 def drawn(found: Bench) -> Any:

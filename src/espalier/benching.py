@@ -163,16 +163,16 @@ def bench_words(words: Sequence[str], *, chart: Path | None = None, console: Con
 
     Args:
         words: The words.
-        chart: File that the result will be drawn to, whose ending is checked before anything is timed; None draws none.
+        chart: File that the result will be drawn to, which is checked before anything is timed; None draws none.
         console: Where progress is shown; None shows none.
 
     Raises:
-        ValueError: As for ``bench``; a word is unknown, given twice or no number where one is needed; or no chart has that ending.
+        ValueError: As for ``bench``; a word is unknown, given twice or no number where one is needed; or the chart cannot be written there.
     """
     if chart is not None:
-        from espalier.bench_chart import check_format  # noqa: PLC0415  which loads what draws
+        from espalier.bench_chart import check_chart  # noqa: PLC0415  which loads what draws
 
-        check_format(chart)
+        check_chart(chart)
     places = [word for word in words if "=" not in word]
     for key in dict.fromkeys(word.partition("=")[0] for word in words if "=" in word):
         if key not in EXAMPLES:

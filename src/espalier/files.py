@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-WAY_OUT = "nothing was left behind; point ESPALIER_STORE at a folder with room that can be written"
+WAY_OUT = "nothing was left behind; name a folder with room that can be written (of runs: ESPALIER_STORE)"
 
 
 def write_once(path: Path, text: str) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from espalier.frames.engines.engine import TOLERANCES
 from espalier.inventory import find
 from espalier.metrics import unknown
 from espalier.record import Measurement, Record, Store, parsed
 
+PERCENTILES = ("latency_ms_p10", "latency_ms_p50", "latency_ms_p90")
 WAY_OUT = "Let the exported network write it anew: ./network THREADS > record.json."
 
 
@@ -18,7 +20,8 @@ def import_measurement(path: str | Path, run: str | Record, *, store: Store | No
         store: Where the runs live; None takes ``ESPALIER_STORE``, else ``runs``.
 
     Raises:
-        ValueError: The file is missing or no such record, a figure has no name here, or other weights were timed than the run's.
+        ValueError: The file is missing or no such record, a figure has no name here or cannot be, or other weights were timed than the
+            run's.
     """
     place = store or Store()
     if not Path(path).is_file():
@@ -26,6 +29,8 @@ def import_measurement(path: str | Path, run: str | Record, *, store: Store | No
     measurement = parsed(Path(path), Measurement, str(path), way_out=WAY_OUT)
     if names := unknown(measurement.metrics):
         raise ValueError(f"{path} has figures that espalier does not know: {', '.join(names)}. {WAY_OUT}")
+    if reason := _impossible(measurement):
+        raise ValueError(f"{path} cannot be what a clock said: {reason}. {WAY_OUT}")
     record = find(run, place) if isinstance(run, str) else run
     if measurement.weights == "random" or measurement.checkpoint != record.checkpoint:
         raise ValueError(
@@ -34,3 +39,14 @@ def import_measurement(path: str | Path, run: str | Record, *, store: Store | No
         )
     place.add_measurement(record.name, measurement)
     return {record.name: measurement}
+
+
+def _impossible(measurement: Measurement) -> str | None:
+    """Return what no program of an exported network prints, in words."""
+    times = [value for name in PERCENTILES if (value := measurement.metrics.get(name)) is not None]
+    if times != sorted(times) or any(value <= 0 for value in times):
+        return f"its percentiles are {', '.join(map(str, times))} ms"
+    off, most = measurement.metrics.get("max_rel_error"), dict[str, float](TOLERANCES).get(measurement.precision)
+    if off is not None and most is not None and not 0 <= off <= most:
+        return f"its outputs are off by {off:g}, of {most:g} that are allowed, and such a network is not timed"
+    return None

@@ -58,7 +58,7 @@ def prune(
     constraint: str | Structure | SetFactory,
     rate: float | Mapping[str, float] | None = None,
     method: str = "magnitude",
-    skip: tuple[str, ...] = (),
+    skip: Sequence[str] = (),
 ) -> nn.Module:
     """Return a pruned copy of ``model``; ``frozen(copy)`` gives the sets its weights now lie in, for masked retraining.
 
@@ -80,6 +80,8 @@ def prune(
         raise ValueError(f"prune() takes a network, an nn.Module, not {type(model).__name__}.")
     if not prunable(model):
         raise ValueError(f"{type(model).__name__} has nothing to prune: no linear, convolution or recurrent layer.")
+    if isinstance(skip, str):
+        raise ValueError(f"skip={skip!r} is one word; write skip=({skip!r},).")
     _check_rates(rate)
     pruned = copy.deepcopy(model)
     rates = rate if isinstance(rate, Mapping) else None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from espalier.compiler import CompiledNetwork, compile_model
+from espalier.compiler.front import check_network
 from espalier.compiler.hybrid import HybridNetwork
 from espalier.compiler.tuning import BUDGET_S
 from espalier.frames.machine import machine_lock
@@ -53,9 +54,10 @@ def compile(  # noqa: A001  the verb, as ``torch.compile`` has it
         console: Where progress is shown; None shows none.
 
     Raises:
-        ValueError: The network holds operators that the compiler lacks (all are listed), it cannot be exported, threads exceed the cores,
-            the budget is below 0, or there is no C compiler.
+        ValueError: It is no network, it holds operators that the compiler lacks (all are listed), it cannot be exported, threads exceed
+            the cores, the budget is below 0, or there is no C compiler.
     """
+    check_network(model)
     if training := [name or "itself" for name, module in model.named_modules() if _differs_in_training(module)]:
         LOG.warning(
             "%s is in training mode (%s): the compiled network gives what model.eval() does. Call model.eval() first, and the two agree.",

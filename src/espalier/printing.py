@@ -34,7 +34,12 @@ console = Console()
 errors = Console(stderr=True)
 
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors whose message names cause and way out
+STOPPED = "stopped; what was finished is kept. The same command goes on: a run from its last epoch, a timing from its start."
 COLOURS = {"holds": "green", "fails": "red", "inconclusive": "yellow", "not run": "dim"}
+
+
+class StoppedError(SystemExit):
+    """Ctrl-C, of which a line has told already."""
 
 
 @contextmanager
@@ -43,11 +48,8 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        errors.print(
-            "stopped; what was finished is kept. The same command goes on: a run from its last epoch, a timing from its start.",
-            soft_wrap=True,
-        )
-        sys.exit(130)
+        errors.print(STOPPED, soft_wrap=True)
+        raise StoppedError(130) from None
 
 
 @contextmanager
@@ -73,6 +75,10 @@ def answered_errors(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except (BrokenPipeError, typer.Exit):  # nobody reads on; no error
+        raise
+    except StoppedError:
+        if as_json:
+            answer({"error": STOPPED}, list, as_json=True)
         raise
     except Exception as error:
         if as_json:

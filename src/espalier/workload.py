@@ -181,8 +181,8 @@ def _failure(model: nn.Module, examples: Sequence[Tensor]) -> Exception | None:
 
 
 def _is_machinery(path: Path) -> bool:
-    """Return whether a file is torch's or this one; torchvision's, which lies beside torch, is a user's."""
-    return path.is_relative_to(TORCH) or path == Path(__file__)
+    """Return whether a file is torch's or this one, or code without a file; torchvision's, which lies beside torch, is a user's."""
+    return path.name.startswith("<") or path.is_relative_to(TORCH) or path == Path(__file__)
 
 
 def operators(program: torch.export.ExportedProgram, model: nn.Module) -> tuple[Operator, ...]:

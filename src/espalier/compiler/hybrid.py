@@ -68,6 +68,9 @@ class HybridNetwork:
         in_torch = sum(line.macs_dense for line in self.torch_lines.values())
         self.share = macs / (macs + in_torch) if macs + in_torch else 0.0
 
+    def __repr__(self) -> str:
+        return f"HybridNetwork({self.hybrid})"
+
     @property
     def hybrid(self) -> str:
         """Return what about it is not native code, in words."""

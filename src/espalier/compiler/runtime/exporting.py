@@ -66,7 +66,7 @@ def write_standalone(out: Path, sources: Mapping[str, str] | Path, blob: Blob, o
         OSError: The folder cannot be written, or the disk is full; nothing is left behind.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder; name another one (--out), or empty it.")
+        raise ValueError(f"{out} exists and is not an empty folder; name another one, or empty it.")
     emitted = emitted_texts(sources)
     info = info_of(emitted[HEADER], str(out))
     known_isa(info.isa)
@@ -84,7 +84,7 @@ def write_standalone(out: Path, sources: Mapping[str, str] | Path, blob: Blob, o
         making.replace(out)
     except OSError as error:
         raise OSError(
-            f"cannot write {out}: {error.strerror or error}; nothing was left behind. Name a folder with room with --out."
+            f"cannot write {out}: {error.strerror or error}; nothing was left behind. Name one with room that can be written."
         ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)

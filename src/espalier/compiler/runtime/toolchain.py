@@ -87,8 +87,12 @@ def compiler() -> Compiler:
 def _compiler(named: str, path: str) -> Compiler:
     words = shlex.split(named) or [name for name in CANDIDATES if shutil.which(name, path=path)][:1]
     if not words or shutil.which(words[0], path=path) is None:
-        missing = f"CC={named} names no program" if words else f"there is no C compiler on the PATH ({', '.join(CANDIDATES)})"
-        raise ValueError(f"{missing}; {INSTALL}.")
+        missing = (
+            f"CC={named} names no program: correct or unset it, or"
+            if words
+            else f"there is no C compiler on the PATH ({', '.join(CANDIDATES)});"
+        )
+        raise ValueError(f"{missing} {INSTALL}.")
     try:
         done = subprocess.run([*words, "--version"], capture_output=True, text=True, errors="replace", check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError) as error:
