@@ -46,7 +46,8 @@ def _impossible(measurement: Measurement) -> str | None:
     times = [value for name in PERCENTILES if (value := measurement.metrics.get(name)) is not None]
     if times != sorted(times) or any(value <= 0 for value in times):
         return f"its percentiles are {', '.join(map(str, times))} ms"
-    off, most = measurement.metrics.get("max_rel_error"), dict[str, float](TOLERANCES).get(measurement.precision)
+    off = measurement.metrics.get("max_rel_error")
+    most = next((most for precision, most in TOLERANCES.items() if precision == measurement.precision), None)
     if off is not None and most is not None and not 0 <= off <= most:
         return f"its outputs are off by {off:g}, of {most:g} that are allowed, and such a network is not timed"
     return None
