@@ -20,11 +20,7 @@ import torch
 from torch import Tensor, nn
 
 TORCH = Path(torch.__file__).parent
-REFUSALS = (
-    torch._dynamo.exc.TorchDynamoException,
-    RuntimeError,
-    AssertionError,
-)  # what a failed export raises
+REFUSALS = (torch._dynamo.exc.TorchDynamoException, RuntimeError, AssertionError)  # what a failed export raises
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes")  # loggers that dump what they know before export fails
 
 
